@@ -1,0 +1,1 @@
+"""Arrays and lens state in, ``DepthEstimate`` out. No ROS."""

@@ -1,0 +1,106 @@
+"""`DepthEstimate`: the only thing that travels between estimation and the rest of the house."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Provenance(IntEnum):
+    """Where a pixel's depth comes from (labels of the `provenance` topic)."""
+
+    NONE = 0
+    MEASURED = 1
+    FUSED = 2
+    PRIOR_ONLY = 3
+    SATURATED = 4
+    TEXTURELESS = 5  # includes "edge direction unobservable"
+    OUT_OF_RANGE = 6  # outside the sweep or the depth of field
+    MOTION_REJECTED = 7
+
+
+class ScaleState(IntEnum):
+    """How metric a frame is; equals the constants SCALE_* of FrameReport.msg."""
+
+    UNKNOWN = 0
+    ABSOLUTE = 1
+    ANCHORED = 2
+    NOMINAL = 3
+    RELATIVE = 4
+
+    @property
+    def is_metric(self) -> bool:
+        """True where depth may go to a metric topic."""
+        return self in (ScaleState.ABSOLUTE, ScaleState.ANCHORED, ScaleState.NOMINAL)
+
+
+@dataclass(frozen=True)
+class Intrinsics:
+    """Pinhole intrinsics of an image: focal lengths and principal point in px, size in px.
+
+    (cx, cy) = 0, 0 is the centre of the top-left pixel, as in sensor_msgs/CameraInfo.
+    """
+
+    fx_px: float
+    fy_px: float
+    cx_px: float
+    cy_px: float
+    width_px: int
+    height_px: int
+
+    def resized(self, width_px: int, height_px: int) -> Intrinsics:
+        """Return intrinsics of the same view resampled to another size (pixel centres kept)."""
+        sx, sy = width_px / self.width_px, height_px / self.height_px
+        return Intrinsics(
+            self.fx_px * sx,
+            self.fy_px * sy,
+            (self.cx_px + 0.5) * sx - 0.5,
+            (self.cy_px + 0.5) * sy - 0.5,
+            width_px,
+            height_px,
+        )
+
+
+@dataclass(frozen=True)
+class DepthEstimate:
+    """Depth of one input set, as arrays on the host, on the reference (RGB) pixel grid.
+
+    Attributes:
+        depth_m: (H, W) float32, metres along the optical axis. NaN = unknown, +Inf = farther
+            than the configured maximum, −Inf = nearer than the minimum (REP-117/118). All NaN
+            when `scale_state` is RELATIVE.
+        sigma_m: (H, W) float32, one standard deviation in metres; NaN where depth is not finite.
+        provenance: (H, W) uint8, values of `Provenance`.
+        disparity_px: (H, W) float32, network output x_right − x_left in px of the estimation
+            grid; affine in inverse depth, so `-disparity_px` is the relative inverse depth.
+        sigma_px: (H, W) float32, one standard deviation of `disparity_px`.
+        stamp_ns: stamp of the input set in nanoseconds (ROS time of the image).
+        frame_id: optical frame of the reference image.
+        intrinsics: of the depth image.
+        scale_state: whether metres are metres.
+        model_id: "<name>@<sha256[:8]>" of the weights that made it.
+        stage_ms: wall time per stage in milliseconds, in order of execution.
+    """
+
+    depth_m: NDArray[np.float32]
+    sigma_m: NDArray[np.float32]
+    provenance: NDArray[np.uint8]
+    disparity_px: NDArray[np.float32]
+    sigma_px: NDArray[np.float32]
+    stamp_ns: int
+    frame_id: str
+    intrinsics: Intrinsics
+    scale_state: ScaleState
+    model_id: str
+    stage_ms: dict[str, float] = field(default_factory=dict)
+
+    def relative_inverse_depth(self) -> NDArray[np.float32]:
+        """Return (H, W) float32 unitless inverse depth up to scale and shift: larger = nearer."""
+        return -self.disparity_px
+
+    def ratio(self, label: Provenance) -> float:
+        """Share of pixels with this provenance, 0..1."""
+        return float(np.mean(self.provenance == label))

@@ -1,0 +1,1 @@
+"""Thin-lens optics: dioptres, signed blur, dual-pixel gain. No ROS, no torch needed."""
