@@ -1,0 +1,86 @@
+"""The environment for child processes: what is set, what is the user's, what is found."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import pytest
+
+from depth_fusion_ros.ros.environment import (
+    DDS_PROFILE,
+    child_environment,
+    free_domain_id,
+    share_file,
+    uses_wheels,
+)
+
+
+def test_a_bare_environment_gets_middleware_discovery_and_our_profile() -> None:
+    got = child_environment({}, domain_id=17)
+    assert got["ROS_DOMAIN_ID"] == "17"
+    assert got["RMW_IMPLEMENTATION"] == "rmw_fastrtps_cpp"
+    assert got["ROS_AUTOMATIC_DISCOVERY_RANGE"] == "LOCALHOST"
+    assert Path(got["FASTDDS_DEFAULT_PROFILES_FILE"]).is_file()
+
+
+def test_what_the_user_has_set_is_kept() -> None:
+    theirs = {
+        "RMW_IMPLEMENTATION": "rmw_fastrtps_dynamic_cpp",
+        "ROS_AUTOMATIC_DISCOVERY_RANGE": "SUBNET",
+        "FASTDDS_DEFAULT_PROFILES_FILE": "/my/profile.xml",
+        "ROS_DOMAIN_ID": "3",
+    }
+    assert theirs.items() <= child_environment(theirs).items()
+
+
+@pytest.mark.parametrize(
+    "theirs",
+    [
+        {"RMW_IMPLEMENTATION": "rmw_cyclonedds_cpp"},
+        {"FASTRTPS_DEFAULT_PROFILES_FILE": "/my/old_profile.xml"},
+    ],
+)
+def test_our_profile_is_not_set_for_another_middleware_or_beside_an_older_profile(
+    theirs: dict[str, str],
+) -> None:
+    assert "FASTDDS_DEFAULT_PROFILES_FILE" not in child_environment(theirs)
+
+
+@pytest.mark.skipif(not uses_wheels(), reason="rclpy does not come from wheels here")
+@pytest.mark.ros
+def test_a_child_imports_rclpy_and_our_messages_from_wheels_without_inherited_paths() -> None:
+    bare = {"PATH": os.environ["PATH"], "_ROS_WHEELS_BOOTSTRAP_COMPLETE": "1"}
+    code = (
+        "import rclpy; rclpy.init(); rclpy.create_node('n');"
+        "from depth_fusion_ros.msg import LensState, FrameReport; print('ok')"
+    )
+    environment = child_environment(bare, domain_id=free_domain_id())
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout.strip() == "ok", done.stderr
+
+
+def test_the_domain_is_in_the_safe_range_and_differs_between_runs() -> None:
+    domains = {free_domain_id(seed) for seed in range(8)}
+    assert all(1 <= d <= 101 for d in domains) and len(domains) > 1
+
+
+def test_a_missing_file_lists_where_it_was_looked_for() -> None:
+    assert share_file(DDS_PROFILE).name == "fastdds_large_data.xml"
+    with pytest.raises(FileNotFoundError, match="install the package"):
+        share_file("config/nonsense.yaml")
+
+
+def test_the_dds_profile_is_one_default_participant_with_a_64_mib_segment() -> None:
+    root = ElementTree.parse(share_file(DDS_PROFILE)).getroot()
+    text = {e.tag.rpartition("}")[2]: (e.text or "").strip() for e in root.iter()}
+    assert text["segment_size"] == str(64 * 2**20)
+    assert text["maxMessageSize"] == str(16 * 2**20)
+    assert text["useBuiltinTransports"] == "false"
+    (participant,) = (e for e in root.iter() if e.tag.endswith("}participant"))
+    assert participant.get("is_default_profile") == "true"
