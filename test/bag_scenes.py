@@ -1,4 +1,4 @@
-"""Small random dual-pixel sets for tests of bags and of what plays them: no physics, only shapes."""
+"""Small random dual-pixel sets for tests of bags and players: no physics, only shapes."""
 
 from __future__ import annotations
 

@@ -208,7 +208,7 @@ class BagReader:
         return [c for c in self._reader.connections if not topics or c.topic in topics]
 
     def _register_recorded_types(self) -> None:
-        """Learn types that only the bag itself defines (foreign messages in a robot's recording)."""
+        """Learn types that only the bag itself defines (foreign messages of a robot)."""
         store = bag_typestore()
         for connection in self._reader.connections:
             if connection.msgtype in store.fielddefs:
