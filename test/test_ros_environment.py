@@ -52,8 +52,11 @@ def test_our_profile_is_not_set_for_another_middleware_or_beside_an_older_profil
 
 @pytest.mark.skipif(not uses_wheels(), reason="rclpy does not come from wheels here")
 @pytest.mark.ros
-def test_a_child_imports_rclpy_and_our_messages_from_wheels_without_inherited_paths() -> None:
-    bare = {"PATH": os.environ["PATH"], "_ROS_WHEELS_BOOTSTRAP_COMPLETE": "1"}
+def test_a_child_imports_rclpy_and_our_messages_from_wheels_without_inherited_paths(
+    tmp_path: Path,
+) -> None:
+    bare = {"PATH": os.environ["PATH"], "ROS_LOG_DIR": str(tmp_path)}
+    bare["_ROS_WHEELS_BOOTSTRAP_COMPLETE"] = "1"  # as inherited from another environment
     code = (
         "import rclpy; rclpy.init(); rclpy.create_node('n');"
         "from depth_fusion_ros.msg import LensState, FrameReport; print('ok')"
