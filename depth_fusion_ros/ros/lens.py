@@ -1,0 +1,115 @@
+"""LensState message and lens.* parameters -> `ThinLens` and how far its metres can be trusted."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from depth_fusion_ros.estimation.estimate import ScaleState
+from depth_fusion_ros.msg import LensState
+from depth_fusion_ros.optics.thin_lens import ThinLens
+from depth_fusion_ros.ros.messages import InputError
+
+TOPIC = "lens_state"
+
+
+@dataclass(frozen=True)
+class ResolvedLens:
+    """What is known of the lens for one frame.
+
+    Attributes:
+        lens: None where a number is missing or its metres must not be published.
+        scale_state: RELATIVE exactly where ``lens`` is None.
+        reason: one sentence for diagnostics: where the metres come from, or why there are none.
+    """
+
+    lens: ThinLens | None
+    scale_state: ScaleState
+    reason: str
+
+
+def resolve_lens(state: LensState | None, values: Mapping[str, Any]) -> ResolvedLens:
+    """Combine the lens state of a frame with the node's parameters.
+
+    Parameters greater than 0 win over the message. Only LensState.CALIBRATION_CALIBRATED, or a
+    constant focus given by the user, makes metres ABSOLUTE; other dioptres are NOMINAL where
+    lens.allow_nominal permits and RELATIVE otherwise.
+
+    Args:
+        state: message of this frame, or None where nobody publishes `lens_state`.
+        values: the parameters of dual_pixel_depth.
+
+    Raises:
+        InputError: lens_state_invalid, for numbers that no lens can have.
+    """
+    constant = values["lens.focus_source"] == "constant"
+    numbers, missing = _numbers(state, values)
+    if constant:
+        focus_diopters = float(values["lens.focus_diopters"])
+    elif state is None:
+        return _relative("no message on lens_state and lens.focus_source is lens_state: publish "
+                         "depth_fusion_ros/LensState, or set lens.focus_source to constant and "
+                         "lens.focus_diopters, lens.focal_length_m, lens.f_number, "
+                         "lens.pixel_pitch_m")
+    elif math.isnan(state.focus_diopters):
+        return _relative("lens_state focus_diopters = nan (unknown): the driver must report the "
+                         "focus, or set lens.focus_source to constant")
+    else:
+        focus_diopters = (float(values["lens.diopter_scale"]) * state.focus_diopters
+                          + float(values["lens.diopter_offset"]))
+    if missing:
+        return _relative(f"{', '.join(missing)} unknown (0 in LensState and in the parameters): "
+                         "set " + ", ".join(f"lens.{name}" for name in missing))
+    try:
+        lens = ThinLens(focus_diopters=focus_diopters, kappa=float(values["lens.kappa"]), **numbers)
+    except ValueError as error:
+        raise InputError("lens_state_invalid", TOPIC, str(error)) from None
+    if constant:
+        return ResolvedLens(lens, ScaleState.ABSOLUTE, "metric: constant lens from parameters")
+    assert state is not None
+    if state.focus_calibration == LensState.CALIBRATION_CALIBRATED:
+        return ResolvedLens(lens, ScaleState.ABSOLUTE, "metric: calibrated lens state")
+    if values["lens.allow_nominal"]:
+        return ResolvedLens(lens, ScaleState.NOMINAL,
+                            "metric but nominal: the lens reports its dioptres as not calibrated")
+    return _relative("the lens reports its dioptres as not calibrated (focus_calibration = "
+                     f"{state.focus_calibration}): calibrate it, or set lens.allow_nominal")
+
+
+def _numbers(state: LensState | None, values: Mapping[str, Any]
+             ) -> tuple[dict[str, float], list[str]]:
+    pitch = "pixel_pitch_x_m" if values["dp.parallax_axis"] == "x" else "pixel_pitch_y_m"
+    numbers, missing = {}, []
+    for name, field in (("focal_length_m", "focal_length_m"), ("f_number", "f_number"),
+                        ("pixel_pitch_m", pitch)):
+        value = float(values[f"lens.{name}"])
+        if value == 0.0 and state is not None:
+            value = float(getattr(state, field))
+        if value == 0.0:
+            missing.append(name)
+        numbers[name] = value
+    return numbers, missing
+
+
+def _relative(reason: str) -> ResolvedLens:
+    return ResolvedLens(None, ScaleState.RELATIVE, reason)
+
+
+def lens_to_state(lens: ThinLens, header: Any) -> LensState:
+    """Return the LensState of a calibrated, stationary simulated lens with square pixels."""
+    return LensState(
+        header=header,
+        focus_diopters=lens.focus_diopters,
+        focus_diopters_start=lens.focus_diopters,
+        focus_diopters_end=lens.focus_diopters,
+        focus_diopters_stddev=0.0,
+        focus_calibration=LensState.CALIBRATION_CALIBRATED,
+        focus_origin=LensState.ORIGIN_ENCODER,
+        lens_motion=LensState.MOTION_STATIONARY,
+        focal_length_m=lens.focal_length_m,
+        f_number=lens.f_number,
+        pixel_pitch_x_m=lens.pixel_pitch_m,
+        pixel_pitch_y_m=lens.pixel_pitch_m,
+    )
