@@ -143,7 +143,8 @@ class BuildPython(build_py):
         if self.editable:
             (build_lib / f"{NAME}_checkout.pth").write_text(f"{CHECKOUT}\n{GENERATED}\n")
         else:
-            super().run()  # after the generated package: our __init__.py replaces the empty one
+            (generated / "__init__.py").unlink()  # an empty one, in the place of ours
+            super().run()
 
 
 class EditableWheel(editable_wheel):
@@ -189,7 +190,8 @@ def data_files(root: Path, folders: list[Path], patterns: list[str]) -> list[tup
         for pattern in patterns:
             for file in sorted((root / folder).glob(pattern)):
                 if file.is_file() and "__pycache__" not in file.parts:
-                    groups.setdefault(str(file.parent.relative_to(root)), []).append(str(file))
+                    group = groups.setdefault(str(file.parent.relative_to(root)), [])
+                    group.append(str(file.relative_to(CHECKOUT)))
     return list(groups.items())
 
 
@@ -209,7 +211,7 @@ def source_data_files() -> list[tuple[str, list[str]]]:
     """List what share/ can have without ROS."""
     files = data_files(CHECKOUT, [Path("launch"), Path("config"), Path("msg")], ["**/*"])
     return [(str(SHARE / folder), names) for folder, names in files] + [
-        (str(SHARE), [str(CHECKOUT / "package.xml")])
+        (str(SHARE), ["package.xml"])
     ]
 
 
