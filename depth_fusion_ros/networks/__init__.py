@@ -1,0 +1,1 @@
+"""Torch modules only: blocks, parallax attention, DiFuse-Net, closed-form evidence."""

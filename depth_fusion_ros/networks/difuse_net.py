@@ -1,0 +1,315 @@
+"""DiFuse-Net: depth from a dual-pixel pair and RGB, and its small sibling.
+
+Siamese dual-pixel encoder at 1/2 and 1/4, WBiPAM at both scales, RGB encoder, three-map fusion
+at the two scales, U-Net decoder with PReLU and an output at every scale. Source: Swami et al.,
+IROS 2025 (arXiv 2506.14709); implemented from its published equations. What we add, each behind a
+switch of `DiFuseNetConfig`: closed-form evidence, the lens as a condition, log-uncertainty, and
+an output in pixels of signed disparity. The paper's network is `difuse_net(paper=True)`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from depth_fusion_ros.networks import evidence as evidence_module
+from depth_fusion_ros.networks.blocks import ConvNormAct, InvertedResidual, stage
+from depth_fusion_ros.networks.evidence import dual_pixel_evidence, evidence_channels
+from depth_fusion_ros.networks.parallax_attention import (
+    ParallaxAttentionConfig,
+    WindowParallaxAttention,
+)
+
+CONDITION_CHANNELS = 4
+LOG_SIGMA_RANGE = (-6.0, 3.0)
+
+
+@dataclass(frozen=True)
+class DiFuseNetConfig:
+    """Architecture and switches.
+
+    Attributes:
+        stem: channels after the strided stem convolution.
+        encoder: per stage (outputs, repeats, stride, expansion, kernel) of inverted residuals.
+        taps: indices of the stages whose outputs are 1/2, 1/4, 1/8, … features.
+        context_channels: extra inverted residual to the next coarser scale (1/64); 0 = none.
+        dual_pixel_expansion: expansion of the two dual-pixel encoder blocks.
+        decoder: channels of the decoder blocks from coarse to fine, one per tap but the last.
+        attention: switches of WBiPAM.
+        fusion_weights: "softmax", "sigmoid" or "none" on the three fusion maps (unknown).
+        output: "disparity" (signed px) or "inverse_depth" (the paper's sigmoid, affine).
+        evidence: feed closed-form matching evidence (pyramid Lucas–Kanade) at 1/2.
+        condition: accept the lens condition, see `lens_condition`.
+        attention_offsets: feed the attention's expected offsets to the fusion.
+    """
+
+    stem: int = 32
+    encoder: tuple[tuple[int, int, int, int, int], ...] = (
+        (24, 1, 1, 1, 3), (32, 3, 2, 6, 3), (48, 3, 2, 6, 5), (96, 5, 2, 6, 3),
+        (136, 5, 1, 6, 5), (232, 6, 2, 6, 5), (384, 1, 1, 6, 3),
+    )
+    taps: tuple[int, ...] = (0, 1, 2, 4, 6)
+    context_channels: int = 192
+    dual_pixel_expansion: int = 6
+    decoder: tuple[int, ...] = (160, 112, 80, 48, 32)
+    attention: ParallaxAttentionConfig = field(default_factory=ParallaxAttentionConfig)
+    fusion_weights: str = "softmax"
+    output: str = "disparity"
+    evidence: bool = True
+    condition: bool = True
+    attention_offsets: bool = True
+
+    def __post_init__(self) -> None:
+        if self.fusion_weights not in ("softmax", "sigmoid", "none"):
+            raise ValueError(f"fusion_weights = {self.fusion_weights!r}: "
+                             "use 'softmax', 'sigmoid' or 'none'")
+        if self.output not in ("disparity", "inverse_depth"):
+            raise ValueError(f"output = {self.output!r}: use 'disparity' or 'inverse_depth'")
+
+    @property
+    def stride(self) -> int:
+        """Height and width of the input must be multiples of this."""
+        return 2 ** (len(self.taps) + (1 if self.context_channels else 0))
+
+    @staticmethod
+    def from_dict(values: dict[str, Any]) -> DiFuseNetConfig:
+        """Rebuild from `dataclasses.asdict` (as stored in a model card)."""
+        data = dict(values)
+        data["attention"] = ParallaxAttentionConfig(**data.get("attention", {}))
+        for name in ("taps", "decoder"):
+            data[name] = tuple(data[name])
+        data["encoder"] = tuple(tuple(row) for row in data["encoder"])
+        return DiFuseNetConfig(**data)
+
+
+def difuse_net_config(*, paper: bool = False) -> DiFuseNetConfig:
+    """Configuration of the 9.9 M network; `paper` switches everything of ours off."""
+    config = DiFuseNetConfig()
+    if not paper:
+        return replace(config, attention=ParallaxAttentionConfig(
+            value_view="other", reverse_map="softmax", scale_scores=True))
+    return replace(config, evidence=False, condition=False, attention_offsets=False,
+                   output="inverse_depth")
+
+
+def difuse_net_s_config() -> DiFuseNetConfig:
+    """Configuration of the small sibling (≤ 1.5 M) for CPUs and small robots."""
+    return DiFuseNetConfig(
+        stem=16,
+        encoder=((16, 1, 1, 1, 3), (24, 2, 2, 3, 3), (40, 2, 2, 4, 3), (80, 3, 2, 4, 3),
+                 (128, 2, 2, 4, 3)),
+        taps=(0, 1, 2, 3, 4),
+        context_channels=0,
+        dual_pixel_expansion=3,
+        decoder=(96, 64, 40, 32),
+        attention=ParallaxAttentionConfig(
+            value_view="other", reverse_map="softmax", scale_scores=True),
+    )
+
+
+CONFIGS = {"difuse_net": difuse_net_config, "difuse_net_s": difuse_net_s_config}
+
+
+def lens_condition(kappa: Tensor, gain_px_m: Tensor, focus_diopters: Tensor) -> Tensor:
+    """Lens condition (B, 4) from (B,) κ, k = κ·A in px·m and 1/g.
+
+    Channels: 1 = known, κ over ideal, log k, half the disparity at infinity k/g (px). A row of
+    zeros means the lens is unknown; training drops it at random, so the network runs without.
+    """
+    known = torch.ones_like(kappa)
+    return torch.stack([known, kappa / 0.4244, torch.log(gain_px_m.clamp_min(1e-3)) / 2,
+                        (gain_px_m * focus_diopters).clamp(max=24.0) / 2], -1)
+
+
+class ThreeMapFusion(nn.Module):
+    """Weigh left, right and RGB features with one map each, sum and convolve (feature-wise)."""
+
+    def __init__(self, channels: int, extra: int, weights: str) -> None:
+        super().__init__()
+        self.weights = weights
+        self.attend = nn.Sequential(
+            ConvNormAct(3 * channels + extra, channels, 3, activation="prelu"),
+            nn.Conv2d(channels, 3, 1))
+        self.mix = ConvNormAct(channels + extra, channels, 3, activation="prelu")
+
+    def forward(self, left: Tensor, right: Tensor, rgb: Tensor, extra: list[Tensor]) -> Tensor:
+        """(B, C, H, W) each, extra maps (B, ·, H, W) for the weights and the mix."""
+        maps = self.attend(torch.cat([left, right, rgb, *extra], 1))
+        if self.weights == "softmax":
+            maps = torch.softmax(maps, 1) * 3
+        elif self.weights == "sigmoid":
+            maps = torch.sigmoid(maps)
+        fused = maps[:, :1] * left + maps[:, 1:2] * right + maps[:, 2:] * rgb
+        y: Tensor = self.mix(torch.cat([fused, *extra], 1))
+        return y
+
+
+class DecoderBlock(nn.Module):
+    """Upsample ×2, concatenate the skip, two convolutions with PReLU."""
+
+    def __init__(self, inputs: int, skip: int, outputs: int) -> None:
+        super().__init__()
+        self.reduce = ConvNormAct(inputs, outputs, 1, activation="prelu")
+        self.mix = nn.Sequential(
+            ConvNormAct(outputs + skip, outputs, 3, activation="prelu"),
+            ConvNormAct(outputs, outputs, 3, activation="prelu"))
+
+    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
+        """(B, inputs, H, W) and (B, skip, 2H, 2W) to (B, outputs, 2H, 2W)."""
+        x = F.interpolate(self.reduce(x), scale_factor=2.0, mode="bilinear", align_corners=False)
+        y: Tensor = self.mix(torch.cat([x, skip], 1))
+        return y
+
+
+@dataclass(frozen=True)
+class DiFuseNetOutput:
+    """Everything a training step wants.
+
+    Attributes:
+        disparity_px: (B, 1, H, W) signed disparity in px of the input, or the affine inverse
+            depth in 0..1 where `output` is "inverse_depth".
+        log_sigma: (B, 1, H, W) natural logarithm of the Laplace scale of `disparity_px`.
+        intermediate: coarser (disparity, log_sigma) pairs in full-resolution px, coarse first.
+        offsets_px: expected attention offsets at 1/2 and 1/4, in full-resolution px.
+    """
+
+    disparity_px: Tensor
+    log_sigma: Tensor
+    intermediate: list[tuple[Tensor, Tensor]]
+    offsets_px: list[Tensor]
+
+
+class DiFuseNet(nn.Module):
+    """See the module docstring; `forward` is for deployment, `forward_full` for training."""
+
+    def __init__(self, config: DiFuseNetConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.stem = ConvNormAct(3, config.stem, 3, 2)
+        stages, widths, channels = [], [], config.stem
+        for outputs, repeats, stride, expansion, kernel in config.encoder:
+            stages.append(stage(channels, outputs, repeats, stride, expansion, kernel))
+            channels = outputs
+            widths.append(outputs)
+        self.stages = nn.ModuleList(stages)
+        taps = [widths[t] for t in config.taps]
+        self.context = (InvertedResidual(taps[-1], config.context_channels, 2, 2)
+                        if config.context_channels else None)
+        expansion = config.dual_pixel_expansion
+        self.dual_half = InvertedResidual(1, taps[0], 2, 4 * expansion)
+        self.dual_quarter = InvertedResidual(taps[0], taps[1], 2, expansion)
+        self.attention_half = WindowParallaxAttention(taps[0], config.attention)
+        self.attention_quarter = WindowParallaxAttention(taps[1], config.attention)
+        hint = (evidence_module.CHANNELS if config.evidence else 0) + (
+            CONDITION_CHANNELS if config.condition else 0) + int(config.attention_offsets)
+        self.fusion_half = ThreeMapFusion(taps[0], hint, config.fusion_weights)
+        self.fusion_quarter = ThreeMapFusion(taps[1], hint, config.fusion_weights)
+        skips = taps if config.context_channels else taps[:-1]
+        channels = config.context_channels or taps[-1]
+        blocks, heads = [], []
+        for outputs, skip in zip(config.decoder, reversed(skips), strict=True):
+            blocks.append(DecoderBlock(channels, skip, outputs))
+            heads.append(nn.Conv2d(outputs, 2, 1))
+            channels = outputs
+        self.decoder = nn.ModuleList(blocks)
+        self.heads = nn.ModuleList(heads[:-1])
+        votes = len(evidence_module.WINDOWS_PX) if config.evidence else 0
+        self.refine = ConvNormAct(channels + hint, channels, 3, activation="prelu")
+        self.head_half = nn.Conv2d(channels, 3 + votes, 3, padding=1)
+        self.head_full = nn.Conv2d(channels, 8, 3, padding=1)
+        for head in [*self.heads, self.head_half, self.head_full]:
+            assert isinstance(head, nn.Conv2d)
+            nn.init.normal_(head.weight, std=1e-3)
+            nn.init.zeros_(head.bias)  # type: ignore[arg-type]
+
+    def forward(self, left: Tensor, right: Tensor, rgb: Tensor, condition: Tensor
+                ) -> tuple[Tensor, Tensor]:
+        """Disparity (B, 1, H, W) px and its log scale; inputs as in `forward_full`."""
+        output = self.forward_full(left, right, rgb, condition)
+        return output.disparity_px, output.log_sigma
+
+    def forward_full(self, left: Tensor, right: Tensor, rgb: Tensor, condition: Tensor
+                     ) -> DiFuseNetOutput:
+        """Run the network.
+
+        Args:
+            left, right: (B, 1, H, W) square root of linear light, 0..1; H and W multiples of
+                `config.stride`; parallax along x (or y, `config.attention.axis`).
+            rgb: (B, 3, H, W) sRGB-encoded, 0..1, registered to the views.
+            condition: (B, 4) from `lens_condition`, zeros = unknown.
+        """
+        config = self.config
+        votes: Tensor | None = None
+        hints: list[Tensor] = []
+        if config.evidence:
+            matched = dual_pixel_evidence(left, right)
+            votes = matched.disparity_px
+            hints.append(evidence_channels(left, right, matched))
+        half_shape = (-1, -1, left.shape[2] // 2, left.shape[3] // 2)
+        if config.condition:
+            hints.append(condition[:, :, None, None].expand(half_shape))
+
+        rgb_maps = self._encode_rgb(rgb * 4 - 2)
+        views = torch.cat([left, right], 0) * 4 - 2
+        dual_half = self.dual_half(views)
+        dual_quarter = self.dual_quarter(dual_half)
+        batch = left.shape[0]
+        offsets, fused = [], []
+        for scale, maps, attention, fusion in (
+            (2, dual_half, self.attention_half, self.fusion_half),
+            (4, dual_quarter, self.attention_quarter, self.fusion_quarter),
+        ):
+            new_left, new_right, offset = attention(maps[:batch], maps[batch:])
+            offsets.append(offset * scale)
+            extra = [F.avg_pool2d(h, 2) for h in hints] if scale == 4 else list(hints)
+            if config.attention_offsets:
+                extra.append(offset * scale / 4)
+            fused.append(fusion(new_left, new_right, rgb_maps[len(fused)], extra))
+        x = rgb_maps.pop() if self.context is None else self.context(rgb_maps[-1])
+        skips = [fused[0], fused[1], *rgb_maps[2:]]
+        intermediate = []
+        for index, block in enumerate(self.decoder):
+            x = block(x, skips[-1 - index])
+            if index < len(self.heads):
+                d, s = self.heads[index](x).split(1, 1)
+                intermediate.append((self._finish(d), s.clamp(*LOG_SIGMA_RANGE)))
+        x = self.refine(torch.cat(
+            [x, *hints, *([offsets[0] / 4] if config.attention_offsets else [])], 1))
+        half = self.head_half(x)
+        d, s, blend = half[:, :1], half[:, 1:2], half[:, 2:]
+        if votes is not None:
+            # A convex vote between the matched disparities and the regressed one.
+            share = torch.softmax(blend, 1)
+            d = share[:, :1] * d + (share[:, 1:] * votes).sum(1, keepdim=True)
+        intermediate.append((self._finish(d), s.clamp(*LOG_SIGMA_RANGE)))
+        fine = F.pixel_shuffle(self.head_full(x), 2)
+        d = F.interpolate(d, scale_factor=2.0, mode="bilinear", align_corners=False) + fine[:, :1]
+        s = F.interpolate(s, scale_factor=2.0, mode="bilinear", align_corners=False) + fine[:, 1:]
+        return DiFuseNetOutput(self._finish(d), s.clamp(*LOG_SIGMA_RANGE), intermediate, offsets)
+
+    def _encode_rgb(self, rgb: Tensor) -> list[Tensor]:
+        maps = []
+        x = self.stem(rgb)
+        for index, block in enumerate(self.stages):
+            x = block(x)
+            if index in self.config.taps:
+                maps.append(x)
+        return maps
+
+    def _finish(self, d: Tensor) -> Tensor:
+        return torch.sigmoid(d) if self.config.output == "inverse_depth" else d
+
+
+def build(name: str) -> DiFuseNet:
+    """Build "difuse_net" or "difuse_net_s" with fresh weights.
+
+    Raises:
+        ValueError: unknown name; the text lists the known ones.
+    """
+    if name not in CONFIGS:
+        raise ValueError(f"network {name!r}: no such network; use one of {sorted(CONFIGS)}")
+    return DiFuseNet(CONFIGS[name]())

@@ -1,0 +1,91 @@
+"""Training losses on signed disparity, with the lens's own measure of what an error costs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from depth_fusion_ros.networks.difuse_net import DiFuseNetOutput
+
+SCALE_WEIGHTS = (0.1, 0.15, 0.25, 0.5)
+"""Deep supervision from coarse to half resolution; the full-resolution output weighs 1."""
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """Weights of the parts of `disparity_loss`."""
+
+    likelihood: float = 0.5
+    log_depth: float = 1.0
+    gradient: float = 0.5
+    offset: float = 0.05
+
+
+def laplace_nll(error_px: Tensor, log_scale: Tensor) -> Tensor:
+    """Negative log likelihood of a Laplace error: |e|/b + log b, per pixel (constant dropped)."""
+    return error_px.abs() * torch.exp(-log_scale) + log_scale
+
+
+def log_depth_error(error_px: Tensor, pixels_per_log: Tensor) -> Tensor:
+    """|ln Ẑ/Z| from a disparity error.
+
+    With d = k(1/g − 1/Z) and e = d̂ − d the depth ratio is Ẑ/Z = 1/(1 − e·Z/k). The logarithm is
+    continued linearly from e·Z/k = 0.8, where the depth is 5 times too large, so that estimates
+    at and beyond infinity keep a gradient.
+
+    Args:
+        error_px: (B, 1, H, W) d̂ − d.
+        pixels_per_log: (B, 1, H, W) k/Z, the disparity between the point and infinity, px.
+    """
+    r = error_px / pixels_per_log.clamp_min(1e-3)
+    inside = -torch.log1p(-r.clamp(max=0.8))
+    return torch.where(r < 0.8, inside.abs(), inside + (r - 0.8) * 5).clamp(max=8.0)
+
+
+def _gradients(x: Tensor) -> tuple[Tensor, Tensor]:
+    return x[..., 1:] - x[..., :-1], x[..., 1:, :] - x[..., :-1, :]
+
+
+def disparity_loss(output: DiFuseNetOutput, disparity_px: Tensor, pixels_per_log: Tensor,
+                   strip_px: int, weights: LossWeights) -> tuple[Tensor, dict[str, float]]:
+    """Sum of likelihood, log-depth, gradient and attention-offset losses over all scales.
+
+    Args:
+        output: of the network in training.
+        disparity_px: (B, 1, H, W) true disparity.
+        pixels_per_log: (B, 1, H, W) k/Z, see `log_depth_error`.
+        strip_px: tokens per attention strip: offsets beyond half of it cannot be matched.
+        weights: of the parts.
+
+    Returns:
+        scalar loss and its parts as numbers, those of the full-resolution output.
+    """
+    scales = [*output.intermediate, (output.disparity_px, output.log_sigma)]
+    scale_weights = (*SCALE_WEIGHTS[-len(output.intermediate):], 1.0)
+    total = torch.zeros((), device=disparity_px.device)
+    parts: dict[str, float] = {}
+    for weight, (estimate, log_scale) in zip(scale_weights, scales, strict=True):
+        factor = disparity_px.shape[-1] // estimate.shape[-1]
+        truth = F.avg_pool2d(disparity_px, factor) if factor > 1 else disparity_px
+        cost = F.avg_pool2d(pixels_per_log, factor) if factor > 1 else pixels_per_log
+        error = estimate - truth
+        likelihood = laplace_nll(error, log_scale).mean()
+        log_depth = log_depth_error(error, cost).mean()
+        gradient = torch.stack([
+            (a - b).abs().mean() for a, b in zip(_gradients(estimate), _gradients(truth),
+                                                 strict=True)]).mean()
+        total = total + weight * (weights.likelihood * likelihood + weights.log_depth * log_depth
+                                  + weights.gradient * gradient)
+        parts = {"likelihood": float(likelihood.detach()), "log_depth": float(log_depth.detach()),
+                 "gradient": float(gradient.detach()),
+                 "mae_px": float(error.detach().abs().mean())}
+    offset_loss = torch.zeros((), device=disparity_px.device)
+    for factor, offset in zip((2, 4), output.offsets_px, strict=True):
+        truth = F.avg_pool2d(disparity_px, factor)
+        reachable = (truth.abs() < factor * strip_px / 2).float()
+        offset_loss = offset_loss + ((offset - truth).abs() * reachable).mean()
+    parts["offset_px"] = float(offset_loss.detach()) / 2
+    return total + weights.offset * offset_loss, parts
