@@ -19,7 +19,11 @@ import depth_fusion_ros
 CHECKOUT = Path(__file__).resolve().parents[1]
 PACKAGE = CHECKOUT / "depth_fusion_ros"
 
-DISTRIBUTION_OF = {"cv2": "opencv-python-headless", "yaml": "pyyaml"}  # where the names differ
+DISTRIBUTION_OF = {  # where the names differ
+    "cv2": "opencv-python-headless",
+    "rerun": "rerun-sdk",
+    "yaml": "pyyaml",
+}
 ROS_PACKAGE_OF = {"ament_package": "ament_cmake"}
 ONLY_IN_THE_SEAM = re.compile(
     r"(rclpy|launch|launch_ros|cv_bridge|message_filters|diagnostic_updater|tf2_\w+"
@@ -91,7 +95,7 @@ def test_every_import_of_launch_files_is_declared() -> None:
 def test_every_import_of_tests_is_declared() -> None:
     files = sorted((CHECKOUT / "test").rglob("*.py"))
     tags = ["depend", "exec_depend", "test_depend"]
-    assert undeclared(files, ["runtime.txt", "dev.txt", "ros.txt"], tags) == {}
+    assert undeclared(files, ["runtime.txt", "dev.txt", "ros.txt", "rerun.txt"], tags) == {}
 
 
 def test_only_the_ros_seam_imports_ros_at_any_depth() -> None:
