@@ -139,7 +139,9 @@ class BuildPython(build_py):
         else:
             (generated / "msg").mkdir(parents=True)
             (generated / "__init__.py").touch()
-            (generated / "msg" / "__init__.py").write_text(f"raise ImportError({WITHOUT_ROS!r})\n")
+            (generated / "msg" / "__init__.py").write_text(
+                f'raise ModuleNotFoundError({WITHOUT_ROS!r}, name="{NAME}.msg")\n'
+            )
         if self.editable:
             (build_lib / f"{NAME}_checkout.pth").write_text(f"{CHECKOUT}\n{GENERATED}\n")
         else:
