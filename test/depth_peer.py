@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import array
 import json
+import math
 import sys
 import threading
 from contextlib import suppress
@@ -63,7 +64,7 @@ def answer(node: rclpy.node.Node, silent: int) -> dict:
             image.data = array.array("B", values.tobytes())
             publisher.publish(image)
         frame = FrameReport(header=left.header, stage_names=["wait", "inference"])
-        frame.stage_ms = [1.0, 4.0]
+        frame.stage_ms, frame.latency_ms = [1.0, 4.0], math.nan
         report.publish(frame)
 
     def on_timer() -> None:

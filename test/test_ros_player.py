@@ -144,7 +144,7 @@ def test_the_collector_joins_outputs_by_stamp_and_accounts_for_every_set(
     np.testing.assert_array_equal(depth.array, np.full((24, 32), 2.0, np.float32))
     assert len(collector.latencies_ms()) == 10
     assert all(-50.0 < ms < 5000.0 for ms in collector.latencies_ms()), collector.latencies_ms()
-    assert collector.stages_ms()["total"] == [5.0] * 10
+    assert collector.stages_ms()["node total"] == [5.0] * 10
     assert collector.diagnostics("inputs")["rate_hz"] == "10"
     assert collector.image(DEPTH, stamps[4]) is None
 

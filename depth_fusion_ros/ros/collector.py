@@ -10,6 +10,7 @@ measures as little as possible; arrays are decoded when asked for.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -141,13 +142,17 @@ class OutputCollector:
     def stages_ms(self) -> dict[str, list[float]]:
         """Milliseconds of each stage inside the node, from the FrameReports, one per frame.
 
-        `total` is the sum of a frame's stages: the node's own latency.
+        `node total` is the time from the last message of the set received to depth published:
+        the report's latency_ms, or where that is NaN the sum of all stages but `join`.
         """
         stages: dict[str, list[float]] = {}
         for report in self.reports():
-            for name, value in zip(report.stage_names, report.stage_ms, strict=False):
-                stages.setdefault(str(name), []).append(float(value))
-            stages.setdefault("total", []).append(float(sum(report.stage_ms)))
+            frame = dict(zip(map(str, report.stage_names), map(float, report.stage_ms)))
+            own_ms = sum(value for name, value in frame.items() if name != "join")
+            latency_ms = float(report.latency_ms)
+            frame["node total"] = latency_ms if math.isfinite(latency_ms) else own_ms
+            for name, value in frame.items():
+                stages.setdefault(name, []).append(value)
         return stages
 
     def diagnostics(self, task: str) -> dict[str, str]:

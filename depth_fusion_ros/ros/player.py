@@ -33,7 +33,7 @@ CLOCK_HZ = 50.0
 MIN_QUEUE_DEPTH = 10  # a bag's recorded depth may be 1: too few for several topics of one stamp
 
 PublishedHook = Callable[[str, int, float], None]
-"""Called after each publish with topic, header stamp in ns, and time.monotonic() in seconds."""
+"""Called after each publish with topic, header stamp in ns, and time.monotonic() just before it."""
 
 
 @dataclass
@@ -132,16 +132,13 @@ class BagPlayer:
             due = started + (message.log_time_ns - self._bag.start_ns) / 1e9 / self._rate
             self._wait_until(due, message.log_time_ns)
             report.largest_delay_s = max(report.largest_delay_s, time.monotonic() - due)
+            at = time.monotonic()
             self.publishers[message.topic].publish(message.data)
             report.published[message.topic] += 1
             if on_published is not None:
-                on_published(message.topic, header_stamp_ns(message), time.monotonic())
+                on_published(message.topic, header_stamp_ns(message), at)
         report.wall_s = time.monotonic() - started
-        deadline = time.monotonic() + acknowledge_timeout_s
-        for topic, publisher in self.publishers.items():
-            timeout = Duration(seconds=max(0.0, deadline - time.monotonic()))
-            if publisher.get_subscription_count() and not publisher.wait_for_all_acked(timeout):
-                report.unacknowledged.append(topic)
+        report.unacknowledged = self._wait_for_acknowledgements(acknowledge_timeout_s)
         return report
 
     def keep_clock_running(self, duration_s: float, until: Callable[[], bool]) -> bool:
@@ -165,6 +162,20 @@ class BagPlayer:
             return
         profile = publisher_qos(summary)
         self.publishers[summary.name] = self._node.create_publisher(kind, summary.name, profile)
+
+    def _wait_for_acknowledgements(self, timeout_s: float) -> list[str]:
+        """Return the topics whose reliable subscribers have not acknowledged all in time.
+
+        Asked in glances: one long rclpy call would hold the interpreter's lock, and with it every
+        callback of this process, until the next heartbeat (seconds).
+        """
+        glance, deadline = Duration(nanoseconds=1_000), time.monotonic() + timeout_s
+        waiting = [t for t, p in self.publishers.items() if p.get_subscription_count()]
+        while True:
+            waiting = [t for t in waiting if not self.publishers[t].wait_for_all_acked(glance)]
+            if not waiting or time.monotonic() > deadline:
+                return waiting
+            time.sleep(0.02)
 
     def _has_subscriber(self, topic: str) -> bool:
         publisher = self.publishers.get(topic)

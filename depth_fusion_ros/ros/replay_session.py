@@ -1,0 +1,156 @@
+"""Play a bag through dual_pixel_depth over real DDS and hand back everything that came out.
+
+    outcome = replay_through_node(bag_path, settings, log_path=path)
+    outcome.collector.drops(), outcome.collector.image(DEPTH, stamp), ...
+
+The node runs in a process of its own; player and collector share this one, so both ends of a
+latency are read from one clock.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import rclpy
+
+from depth_fusion_ros.bags import topics as names
+from depth_fusion_ros.bags.reader import BagReader
+from depth_fusion_ros.ros.collector import OutputCollector, spinning
+from depth_fusion_ros.ros.environment import share_file
+from depth_fusion_ros.ros.node_process import NodeProcess
+from depth_fusion_ros.ros.player import BagPlayer, PlayReport
+
+Progress = Callable[[str, int, int], None]
+"""Called with what is going on, how much of it is done, and how much there is."""
+
+
+@dataclass(frozen=True)
+class ReplaySettings:
+    """How to replay.
+
+    Attributes:
+        parameters: of the node, over `params_file`, e.g. {"model.path": "closed_form"}.
+        params_file: YAML of the node; None = config/dual_pixel.yaml.
+        rate: speed against the recording.
+        namespace: of all topics.
+        start_timeout_s: longest wait for the node to become active.
+        finish_timeout_s: longest wait for the last sets after the bag has ended.
+    """
+
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    params_file: Path | None = None
+    rate: float = 1.0
+    namespace: str = names.DEFAULT_NAMESPACE
+    start_timeout_s: float = 180.0
+    finish_timeout_s: float = 20.0
+
+
+@dataclass(frozen=True)
+class ReplayOutcome:
+    """What came out: the collector with all outputs, the player's counts, the node's exit status.
+
+    `start_s` is the wall time from starting the process to the node being active.
+    """
+
+    collector: OutputCollector
+    played: PlayReport
+    start_s: float
+    exit_status: int | None
+
+
+def replay_through_node(
+    bag_path: Path,
+    settings: ReplaySettings,
+    *,
+    log_path: Path,
+    on_progress: Progress = lambda *_: None,
+) -> ReplayOutcome:
+    """Start the node, play the bag, wait until every set is accounted for, stop the node.
+
+    Raises:
+        NodeFailure: the node died or did not become active; with the tail of its log.
+        BagError: the bag cannot be read.
+        RuntimeError: the node became active but does not subscribe to the inputs.
+    """
+    context = rclpy.Context()
+    rclpy.init(context=context)
+    node = rclpy.create_node("depth_fusion_replay", context=context)
+    try:
+        collector = OutputCollector(node, settings.namespace)
+        process = NodeProcess(
+            "dual_pixel_depth",
+            _node_arguments(settings),
+            log_path=log_path,
+            namespace=settings.namespace,
+        )
+        with BagReader(bag_path) as bag, process, spinning(node):
+            player = BagPlayer(node, bag, rate=settings.rate)
+            started = time.monotonic()
+            process.wait_active(
+                node,
+                timeout_s=settings.start_timeout_s,
+                on_wait=lambda: on_progress("starting the node", 0, 1),
+            )
+            start_s = time.monotonic() - started
+            on_progress("starting the node", 1, 1)
+            _wait_for_inputs(player, settings)
+            played = _play(player, bag, collector, process, on_progress)
+            player.keep_clock_running(
+                settings.finish_timeout_s,
+                lambda: collector.accounted() or process.return_code is not None,
+            )
+            process.check()
+            player.keep_clock_running(0.3, lambda: False)  # late images of the last set
+            exit_status = process.stop()
+        return ReplayOutcome(collector, played, start_s, exit_status)
+    finally:
+        node.destroy_node()
+        rclpy.shutdown(context=context)
+
+
+def _node_arguments(settings: ReplaySettings) -> list[str]:
+    params_file = settings.params_file or share_file("config/dual_pixel.yaml")
+    arguments = ["--params-file", str(params_file), "-p", "use_sim_time:=true"]
+    for name, value in settings.parameters.items():
+        text = str(value).lower() if isinstance(value, bool) else str(value)
+        arguments += ["-p", f"{name}:={text}"]
+    return arguments
+
+
+def _wait_for_inputs(player: BagPlayer, settings: ReplaySettings) -> None:
+    inputs = [names.resolve(settings.namespace, topic) for topic in names.INPUT_TOPICS]
+    if missing := player.wait_for_subscribers(inputs, timeout_s=20.0):
+        raise RuntimeError(
+            f"the node is active but nobody subscribes to {', '.join(missing)}: check the bag's "
+            "topics and that node and player are in one ROS domain with one DDS profile"
+        )
+    player.keep_clock_running(0.5, lambda: False)  # the node's side of the match, and its clock
+
+
+def _play(
+    player: BagPlayer,
+    bag: BagReader,
+    collector: OutputCollector,
+    process: NodeProcess,
+    on_progress: Progress,
+) -> PlayReport:
+    """Play; progress counts sets. Ends early if the node dies."""
+    left = next(t for t in bag.topics if t.name.endswith(names.LEFT_IMAGE))
+    sent = 0
+
+    def on_published(topic: str, stamp_ns: int, monotonic_s: float) -> None:
+        nonlocal sent
+        collector.note_published(topic, stamp_ns, monotonic_s)
+        if topic == left.name:
+            sent += 1
+            on_progress("playing the bag", sent, left.message_count)
+
+    played = player.play(
+        on_published=on_published, should_stop=lambda: process.return_code is not None
+    )
+    process.check()
+    return played
