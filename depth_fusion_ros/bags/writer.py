@@ -120,8 +120,8 @@ class DualPixelBagWriter:
         self.frame_id = frame_id
         self.start_ns = start_ns
         self.frames_written = 0
-        if overwrite and _is_bag(self.path):
-            shutil.rmtree(self.path)
+        if overwrite:
+            remove_bag(self.path)
         try:
             self._writer = Writer(self.path, version=9, storage_plugin=plugins[storage])
             for key, value in (metadata or {}).items():
@@ -143,6 +143,10 @@ class DualPixelBagWriter:
         trace: TracebackType | None,
     ) -> None:
         self._writer.__exit__(kind, error, trace)
+
+    def add_metadata(self, key: str, value: str) -> None:
+        """Add custom data that is known only after some frames; call before the block ends."""
+        self._writer.set_custom_data(key, value)
 
     def write_frame(self, frame: FrameLike, stamp_ns: int) -> None:
         """Write one set: camera infos, lens state, left, right, RGB and true depth, one stamp.
@@ -269,6 +273,22 @@ def static_transform(stamp_ns: int, optical_frame_id: str) -> Any:
         transform=transform,
     )
     return message_class("tf2_msgs/msg/TFMessage")(transforms=[stamped])
+
+
+def remove_bag(path: Path) -> None:
+    """Remove a bag's folder; nothing happens where there is none.
+
+    Raises:
+        BagError: the folder holds anything but rosbag2 files: it is left as it is.
+    """
+    if not path.exists():
+        return
+    if not _is_bag(path):
+        raise BagError(
+            f"{path} exists and is no rosbag2 folder: it is left alone; choose another path or "
+            "remove it first"
+        )
+    shutil.rmtree(path)
 
 
 def _is_bag(path: Path) -> bool:
