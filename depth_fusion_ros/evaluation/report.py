@@ -37,7 +37,7 @@ class ReplayReport:
         sets_dropped: cause -> number, as the node reported it.
         accuracy: averaged metrics (see evaluation.metrics); empty without truth.
         latency_ms: percentiles, last input of a set published -> depth received.
-        stages_ms: median wall time of each stage inside the node; "total" is their sum.
+        stages_ms: median wall time of each stage inside the node, and of the whole.
         files: what -> path of what was written.
         settings: whatever makes the run repeatable (rate, size, camera, seed, …).
     """
@@ -95,7 +95,7 @@ class ReplayReport:
         rows = (
             ("abs_rel", "AbsRel", "mean |Z − T| / T, per image"),
             ("delta_1", "δ<1.25", "share of pixels within 25 %"),
-            ("rmse_m", "RMSE [m]", ""),
+            ("rmse_m", "RMSE in m", ""),
             ("edge_abs_rel", "AbsRel at depth edges", ""),
             ("coverage", "coverage", "share of true pixels with an answer"),
             ("within_1_sigma", "errors within 1σ", "a Gaussian has 0.683"),

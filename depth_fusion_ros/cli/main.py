@@ -1,0 +1,30 @@
+"""`depth-fusion`: demo, bag, train, doctor.
+
+Nothing heavy (torch, rclpy) is imported before a command needs it, so --help is quick.
+"""
+
+from __future__ import annotations
+
+import typer
+
+from depth_fusion_ros.cli import bag, demo, doctor, train
+
+app = typer.Typer(
+    name="depth-fusion",
+    help="Metric depth with an honest error bar, from dual pixels and from focus sweeps.",
+    no_args_is_help=True,
+    pretty_exceptions_show_locals=False,
+)
+app.command("demo")(demo.demo_command)
+app.add_typer(bag.app, name="bag")
+app.command("train")(train.train_command)
+app.command("doctor")(doctor.doctor_command)
+
+
+def main() -> None:
+    """Entry point of the `depth-fusion` executable."""
+    app()
+
+
+if __name__ == "__main__":
+    main()
