@@ -244,5 +244,6 @@ def test_the_reported_focus_is_corrected_by_scale_and_offset():
     {"f_number": -2.0}, {"focal_length_m": NAN}, {"pixel_pitch_x_m": INF},
 ])
 def test_numbers_that_no_lens_can_have_are_a_drop(changes):
-    assert "lens_state" in str(pytest.raises(
-        InputError, resolve_lens, state(**changes), values()).value)
+    with pytest.raises(InputError, match="lens_state: lens ") as caught:
+        resolve_lens(state(**changes), values())
+    assert caught.value.cause == "lens_state_invalid"

@@ -1,0 +1,338 @@
+"""`DepthNode`: the life of a node that turns sets of messages into depth.
+
+A subclass says what is particular to its sensor:
+
+    load(values)              at configure: model and estimator; an exception = FAILURE
+    unload()                  at cleanup
+    start_inputs(deliver)     at activate: subscribe; hand complete sets to ``deliver``
+    stop_inputs()             at deactivate
+    housekeeping()            ten times a second, wall time, executor thread
+    process(item) -> Result   worker thread: arrays in, `DepthEstimate` out
+
+The base owns the rest: parameters, lifecycle, mailbox and worker thread (the only thread that
+touches the device), publishers, accounts, FrameReport, diagnostics, ``~/enable`` and
+``~/reset_statistics``. Subscriptions only hand over references, so services stay responsive.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from threading import Thread
+from typing import Any
+
+import numpy as np
+import rclpy
+from numpy.typing import NDArray
+from rclpy.clock import Clock, ClockType
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from sensor_msgs.msg import CameraInfo
+from std_srvs.srv import SetBool, Trigger
+
+from depth_fusion_ros.estimation.estimate import DepthEstimate
+from depth_fusion_ros.ros.accounting import Accounts, ThrottledLog
+from depth_fusion_ros.ros.health import Health
+from depth_fusion_ros.ros.mailbox import BoundedFifo, Mailbox
+from depth_fusion_ros.ros.outputs import DepthOutputs, make_report
+from depth_fusion_ros.ros.parameters import ParameterError, ParameterTable
+
+BAG_TIME_AGE_S = 60.0
+"""Stamps farther than this from the node's clock are not from a live camera."""
+
+
+class ConfigureError(RuntimeError):
+    """The node cannot be configured; the text says what to do."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What `DepthNode.process` made of one set.
+
+    Attributes:
+        estimate: the depth.
+        rgb: (H, W, 3) uint8 reference view for coloured points, or None.
+        source_info: camera_info of the reference view, or None.
+        convert_ms: wall time from messages to arrays.
+    """
+
+    estimate: DepthEstimate
+    rgb: NDArray[np.uint8] | None
+    source_info: CameraInfo | None
+    convert_ms: float
+
+
+class DepthNode(LifecycleNode):
+    """Base of the depth nodes; see the module's text."""
+
+    _complete = False  # True once __init__ is through: rclpy destroys half-made nodes too
+
+    def __init__(self, table: ParameterTable, **node_arguments: Any) -> None:
+        """Declare parameters, start diagnostics, and with ``autostart`` configure and activate.
+
+        Raises:
+            ParameterError: a value given at start breaks a rule.
+        """
+        super().__init__(table.node_name, **node_arguments)
+        self.table = table
+        self.values: dict[str, Any] = table.declare(self)
+        self.accounts = Accounts()
+        self.health = Health(self)
+        self.enabled = True
+        self.outputs: DepthOutputs | None = None
+        self._mailbox: BoundedFifo[Any] | None = None
+        self._worker: Thread | None = None
+        self._last_published_ns = 0
+        self._throttled = ThrottledLog(self.get_logger().warning)
+        table.follow(self, self._apply)
+        self.create_service(SetBool, "~/enable", self._on_enable)
+        self.create_service(Trigger, "~/reset_statistics", self._on_reset_statistics)
+        self._wall_clock = Clock(clock_type=ClockType.STEADY_TIME)
+        self.create_timer(0.1, self._on_housekeeping, clock=self._wall_clock)
+        self._complete = True
+        if self.values["autostart"]:
+            self._autostart = self.create_timer(0.0, self._on_autostart, clock=self._wall_clock)
+
+    # -- what a subclass says ----------------------------------------------------------------
+
+    def load(self, values: Mapping[str, Any]) -> None:
+        """Make the estimator. An exception makes configure fail with its text."""
+        raise NotImplementedError
+
+    def unload(self) -> None:
+        """Free the estimator and its memory."""
+
+    def parameters_changed(self, values: Mapping[str, Any]) -> None:
+        """Apply values that passed validation; called in the executor thread."""
+
+    def start_inputs(self, deliver: Callable[[Any], None]) -> None:
+        """Subscribe; call ``deliver`` with each complete set."""
+        raise NotImplementedError
+
+    def stop_inputs(self) -> None:
+        """Unsubscribe and account for sets that are incomplete."""
+
+    def housekeeping(self) -> None:
+        """Run what must happen although no message comes."""
+
+    def process(self, item: Any) -> Result:
+        """Turn one set into depth. An exception with ``.cause`` is a drop of that cause."""
+        raise NotImplementedError
+
+    # -- lifecycle ----------------------------------------------------------------
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Load the model and make the publishers; FAILURE with a sentence where that fails."""
+        try:
+            self.load(self.values)
+        except Exception as error:  # whatever it is: the node lives and can be configured again
+            self.health.configure_error = f"{error}" or type(error).__name__
+            self.get_logger().error(f"cannot configure: {self.health.configure_error}")
+            if not isinstance(error, (ConfigureError, ValueError, OSError)):
+                self.get_logger().error(traceback.format_exc())
+            self.unload()
+            return TransitionCallbackReturn.FAILURE
+        self.health.configure_error = ""
+        self.outputs = DepthOutputs(self)
+        return super().on_configure(state)
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Start the worker and subscribe; counters start from zero."""
+        self.accounts.reset()
+        self.health.reset()
+        depth = self.values.get("input.queue_size", 5)
+        fifo = bool(self.values.get("replay.process_all"))
+        self._mailbox = BoundedFifo(depth) if fifo else Mailbox()
+        self._worker = Thread(target=self._work, args=(self._mailbox,), name="depth", daemon=True)
+        answer = super().on_activate(state)
+        self._worker.start()
+        self.start_inputs(self._deliver)
+        self.health.active = True
+        self.get_logger().info("active")
+        return answer
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Unsubscribe and finish the frame in work; the model stays loaded."""
+        self._halt()
+        return super().on_deactivate(state)
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Free the model and the publishers."""
+        answer = super().on_cleanup(state)
+        self._release()
+        return answer
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Stop and free everything, from any state."""
+        self._halt()
+        answer = super().on_shutdown(state)
+        self._release()
+        return answer
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Free everything, so that the node is as if never configured."""
+        self._halt()
+        self._release()
+        return TransitionCallbackReturn.SUCCESS
+
+    def destroy_node(self) -> None:
+        """Stop the worker before the node's entities go."""
+        if self._complete:
+            self._halt()
+            self.unload()
+        super().destroy_node()
+
+    def _halt(self) -> None:
+        self.health.active = False
+        if self._mailbox is None or self._worker is None:
+            return
+        self.stop_inputs()
+        mailbox, self._mailbox = self._mailbox, None  # ends the worker's loop
+        for _ in mailbox.close():
+            self.accounts.drop("inactive")
+        self._worker.join(timeout=30.0)
+        self._worker = None
+
+    def _release(self) -> None:
+        if self.outputs is not None:
+            self.outputs.destroy()
+            self.outputs = None
+        self.unload()
+
+    # -- from set to depth ----------------------------------------------------------------
+
+    def _deliver(self, item: Any) -> None:
+        """Executor thread: hand a complete set to the worker."""
+        if not self.enabled:
+            self.accounts.drop("disabled")
+            return
+        assert self._mailbox is not None
+        if self._mailbox.put(item) is not None:
+            self.accounts.drop("busy")
+
+    def drop(self, cause: str, sentence: str) -> None:
+        """Count a set that ends without depth and say why, at most once in five seconds a cause."""
+        self.accounts.drop(cause)
+        self._throttled.line(cause, f"dropped ({cause}): {sentence}")
+
+    def age_s(self, stamp_ns: int) -> float | None:
+        """Age of a stamp by the node's clock; None while that clock has not started."""
+        now_ns = self.get_clock().now().nanoseconds
+        return (now_ns - stamp_ns) * 1e-9 if now_ns else None
+
+    def _work(self, mailbox: BoundedFifo[Any]) -> None:
+        while mailbox is self._mailbox and self.context.ok():
+            item = mailbox.get(timeout_s=0.5)
+            if item is None:
+                continue
+            try:
+                self._process(item)
+            except Exception as error:
+                if not self.context.ok():
+                    return  # interrupted: publishers are gone
+                cause = getattr(error, "cause", "")
+                self.drop(cause or "internal_error",
+                          str(error) if cause else traceback.format_exc().strip())
+
+    def _process(self, item: Any) -> None:
+        start_ns = time.time_ns()
+        limit_s = self.values["input.max_age_s"]
+        age_s = self.age_s(item.stamp_ns)
+        if (age_s is not None and 0.0 < limit_s < age_s
+                and not self.values["replay.process_all"]):
+            self.drop("stale", f"age = {age_s:.3f} s by this node's clock: must be at most "
+                      f"input.max_age_s = {limit_s:g} s; compare the clocks, for bags play with "
+                      "--clock and set use_sim_time, or raise input.max_age_s")
+            return
+        result = self.process(item)
+        estimate = result.estimate
+        assert self.outputs is not None
+        timing = self.outputs.publish(estimate, result.rgb, result.source_info, self.values)
+        latency_ms = (timing.depth_published_ns - item.last_received_ns) * 1e-6
+        stage_ms = {
+            "join": (item.last_received_ns - item.first_received_ns) * 1e-6,
+            "wait": (start_ns - item.last_received_ns) * 1e-6,
+            "convert": result.convert_ms,
+            **estimate.stage_ms,
+            "messages": timing.messages_ms,
+            "publish": timing.publish_ms,
+        }
+        sequence = self.accounts.estimate()
+        report = make_report(
+            estimate, sequence=sequence, stage_ms=stage_ms, latency_ms=latency_ms,
+            totals=self.accounts.totals(), gpu_mem_mb=self.health.gpu_memory_mb(),
+        )
+        self.outputs.publish_report(report)
+        age_s = self.age_s(estimate.stamp_ns)
+        live = not self._bag_time() and age_s is not None and abs(age_s) < BAG_TIME_AGE_S
+        cyclic_ms = (timing.depth_published_ns - self._last_published_ns) * 1e-6
+        self.outputs.publish_times(
+            processing=(timing.depth_published_ns - start_ns) * 1e-6,
+            latency=age_s * 1e3 if live and age_s is not None else None,
+            cyclic=cyclic_ms if self._last_published_ns else None,
+        )
+        self._last_published_ns = timing.depth_published_ns
+        self.health.frame(report, age_s * 1e3 if live and age_s is not None else math.nan)
+
+    def _bag_time(self) -> bool:
+        return bool(self.get_parameter("use_sim_time").value)
+
+    # -- callbacks ----------------------------------------------------------------
+
+    def _apply(self, values: dict[str, Any]) -> None:
+        self.values = values
+        self.parameters_changed(values)
+
+    def _on_housekeeping(self) -> None:
+        if self.health.active:
+            self.housekeeping()
+
+    def _on_autostart(self) -> None:
+        self.destroy_timer(self._autostart)
+        if self.trigger_configure() == TransitionCallbackReturn.SUCCESS:
+            self.trigger_activate()
+
+    def _on_enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
+        self.enabled = request.data
+        response.success = True
+        response.message = "estimating" if self.enabled else "paused; sets count as disabled"
+        return response
+
+    def _on_reset_statistics(self, _: Trigger.Request, response: Trigger.Response
+                             ) -> Trigger.Response:
+        self.accounts.reset()
+        self.health.reset()
+        response.success, response.message = True, "counters and percentiles are cleared"
+        return response
+
+
+def run_node(make: Callable[[], Any], arguments: list[str] | None) -> int:
+    """Run a node until it is interrupted (SIGINT or SIGTERM).
+
+    Returns:
+        0 after a clean stop, 2 where a parameter given at start is refused.
+    """
+    rclpy.init(args=arguments)
+    try:
+        node = make()
+    except ParameterError as error:
+        rclpy.logging.get_logger("depth_fusion_ros").fatal(f"refused: {error}")
+        rclpy.try_shutdown()
+        return 2
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    try:
+        executor.spin()
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass
+    finally:
+        node.destroy_node()
+        executor.shutdown()
+        rclpy.try_shutdown()
+    return 0
+
+
+__all__ = ["ConfigureError", "DepthNode", "Result", "run_node"]

@@ -1,0 +1,175 @@
+"""How a depth node is doing: the diagnostics tasks, fed by reports and counters."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+from depth_fusion_ros.estimation.estimate import ScaleState
+from depth_fusion_ros.msg import FrameReport
+from depth_fusion_ros.ros.accounting import Window
+from depth_fusion_ros.ros.diagnostics import ERROR, OK, WARN, Diagnostics, Status
+
+BENIGN_CAUSES = frozenset({"busy", "disabled", "inactive"})
+"""Drops that are by design or asked for; they do not raise a warning."""
+
+
+class Health:
+    """Collects what diagnostics show. Written by the worker and the executor thread.
+
+    A subclass of DepthNode sets `lens_reason`, `backend_name`, `device_name`, `cpu_fallback` and
+    `input_details`.
+    """
+
+    def __init__(self, node: Any) -> None:
+        self._node = node
+        self.active = False
+        self.configure_error = ""
+        self.model_id = ""
+        self.backend_name = ""
+        self.device_name = ""
+        self.cpu_fallback = False
+        self.lens_reason = ""
+        self.lens_values: dict[str, Any] = {}
+        self.scale_state = ScaleState.UNKNOWN
+        self.input_details: Callable[[], dict[str, Any]] = dict
+        """Further KeyValues of the task `inputs`; keys ``incompatible_publishers.*`` warn."""
+        self.reset()
+        self.diagnostics = Diagnostics(
+            node,
+            {"inputs": self._inputs, "inference": self._inference,
+             "depth quality": self._quality, "lens": self._lens, "model": self._model,
+             "device": self._device},
+            node.values["diagnostics.period_s"],
+        )
+
+    def reset(self) -> None:
+        """Forget frames, times and rates."""
+        self.inference_ms, self.latency_ms, self.live_latency_ms = Window(), Window(), Window()
+        self._report: FrameReport | None = None
+        self._last_received, self._last_time_s = 0, time.monotonic()
+        self._last_drops: dict[str, int] = {}
+
+    def frame(self, report: FrameReport, live_latency_ms: float) -> None:
+        """Take the report of a published frame; live latency is NaN under bag time."""
+        stages = dict(zip(report.stage_names, report.stage_ms))
+        if "inference" in stages:
+            self.inference_ms.add(stages["inference"])
+        self.latency_ms.add(report.latency_ms)
+        if math.isfinite(live_latency_ms):
+            self.live_latency_ms.add(live_latency_ms)
+        self.model_id = report.model_id
+        self._report = report
+
+    def lens(self, scale_state: ScaleState, reason: str, values: dict[str, Any]) -> None:
+        """Take what was found out about the lens of a frame."""
+        self.scale_state, self.lens_reason, self.lens_values = scale_state, reason, values
+
+    def gpu_memory_mb(self) -> float:
+        """Memory held on the accelerator, MiB; NaN without one."""
+        torch = sys.modules.get("torch")
+        if torch is None or not self.device_name.startswith("cuda"):
+            return math.nan
+        return float(torch.cuda.memory_allocated() / 2**20)
+
+    # -- tasks ------------------------------------------------------------------------------------
+
+    def _inputs(self) -> Status:
+        totals = self._node.accounts.totals()
+        now_s = time.monotonic()
+        rate_hz = max(0, totals.received - self._last_received) / max(
+            1e-3, now_s - self._last_time_s)
+        new_drops = Counter(totals.drops)
+        new_drops.subtract(self._last_drops)
+        self._last_received, self._last_time_s = totals.received, now_s
+        self._last_drops = totals.drops
+        details = self.input_details() if self.active else {}
+        values: dict[str, Any] = {
+            "rate_hz": rate_hz, "received": totals.received, "estimated": totals.estimated,
+            "pending": totals.pending,
+        }
+        values.update({f"dropped.{cause}": n for cause, n in sorted(totals.drops.items())})
+        values.update(details)
+        if not self.active:
+            return Status(OK, "not active: no input is read", values)
+        incompatible = [key for key, n in details.items()
+                        if key.startswith("incompatible_publishers.") and n]
+        if incompatible:
+            return Status(WARN, f"{', '.join(incompatible)}: QoS does not fit; set "
+                          "input.reliability to auto or best_effort", values)
+        if rate_hz == 0.0:
+            silent = [key.removeprefix("messages.") for key, n in details.items()
+                      if key.startswith("messages.") and not n]
+            hint = (f"; nothing ever came on {', '.join(silent)}: check names and namespace"
+                    if silent else "; the source has stopped")
+            return Status(ERROR, "no input sets" + hint, values)
+        bad = {cause: n for cause, n in new_drops.items() if n > 0 and cause not in BENIGN_CAUSES}
+        if bad:
+            worst = max(bad, key=lambda cause: bad[cause])
+            return Status(WARN, f"{sum(bad.values())} sets dropped, mostly {worst}: see the log",
+                          values)
+        return Status(OK, f"{rate_hz:.1f} sets/s", values)
+
+    def _inference(self) -> Status:
+        values: dict[str, Any] = {"budget_ms": self._node.values["budget.latency_ms"]}
+        for name, window in (("inference", self.inference_ms), ("latency", self.latency_ms),
+                             ("live_latency", self.live_latency_ms)):
+            found = window.percentiles()
+            for place, label in enumerate(("p50", "p95", "p99")):
+                values[f"{name}_{label}_ms"] = found[place] if found else None
+        if self._report is not None:
+            for name, stage_ms in zip(self._report.stage_names, self._report.stage_ms):
+                values[f"stage.{name}_ms"] = stage_ms
+        p95, budget = values["latency_p95_ms"], values["budget_ms"]
+        if p95 is not None and 0.0 < budget < p95:
+            return Status(WARN, f"latency p95 {p95:.0f} ms is above budget.latency_ms "
+                          f"{budget:g}: use a faster backend or smaller images", values)
+        return Status(OK, "no frame yet" if p95 is None else f"latency p95 {p95:.0f} ms", values)
+
+    def _quality(self) -> Status:
+        report = self._report
+        if report is None:
+            return Status(OK, "no frame yet")
+        shares = {"prior_only": report.prior_only_ratio, "saturated": report.saturated_ratio,
+                  "textureless": report.textureless_ratio}
+        values: dict[str, Any] = {"valid_percent": 100.0 * report.valid_ratio}
+        values.update({f"{name}_percent": 100.0 * share for name, share in shares.items()})
+        values["median_sigma_ratio"] = report.median_sigma_ratio
+        if report.scale_state == FrameReport.SCALE_RELATIVE:
+            return Status(WARN, "no metric depth: see the task lens", values)
+        if report.valid_ratio < 0.05:
+            worst = max(shares, key=lambda name: shares[name])
+            cause = worst if shares[worst] > 0.2 else "uncertain or out of range"
+            return Status(WARN, f"{100.0 * report.valid_ratio:.1f} % of the pixels have depth, "
+                          f"mostly {cause}", values)
+        return Status(OK, f"{100.0 * report.valid_ratio:.0f} % of the pixels have depth", values)
+
+    def _lens(self) -> Status:
+        values = {"scale_state": self.scale_state.name, **self.lens_values}
+        if self.scale_state == ScaleState.RELATIVE:
+            return Status(WARN, f"no metric depth: {self.lens_reason}", values)
+        return Status(OK, self.lens_reason or "no frame yet", values)
+
+    def _model(self) -> Status:
+        values = {"model_id": self.model_id, "backend": self.backend_name,
+                  "scale_state": self.scale_state.name}
+        if self.configure_error:
+            return Status(ERROR, f"not configured: {self.configure_error}", values)
+        if not self.model_id:
+            return Status(OK, "no model loaded: the node is not configured", values)
+        if self.scale_state == ScaleState.RELATIVE:
+            return Status(WARN, "scale is RELATIVE: only relative/inverse_depth is published",
+                          values)
+        return Status(OK, self.model_id, values)
+
+    def _device(self) -> Status:
+        memory_mb = self.gpu_memory_mb()
+        values = {"device": self.device_name,
+                  "gpu_mem_mb": None if math.isnan(memory_mb) else memory_mb}
+        if self.cpu_fallback:
+            return Status(WARN, "running on the CPU: the device asked for is not usable", values)
+        return Status(OK, self.device_name or "no model loaded", values)

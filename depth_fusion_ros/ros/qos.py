@@ -1,0 +1,99 @@
+"""QoS of our publishers, and subscriptions that follow the reliability of their publishers.
+
+Publishers are reliable, keep_last 2, overridable with ``qos_overrides`` (REP-2003; a best-effort
+publisher gives reliable subscribers nothing). Subscriptions with ``input.reliability: auto`` start
+reliable, because best effort loses messages above 0.5 MB on stock Fast DDS, and are made again as
+best effort as soon as a publisher that cannot do better shows up.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+from rclpy.event_handler import SubscriptionEventCallbacks
+from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos_overriding_options import QoSOverridingOptions
+from rclpy.subscription import Subscription
+
+OUTPUT_QOS = QoSProfile(
+    history=HistoryPolicy.KEEP_LAST, depth=2, reliability=ReliabilityPolicy.RELIABLE
+)
+
+
+def overridable() -> QoSOverridingOptions:
+    """Return options that let users override history, depth and reliability from YAML."""
+    return QoSOverridingOptions.with_default_policies()
+
+
+class InputSubscriptions:
+    """The subscriptions of a node's input topics, with counts of incompatible publishers."""
+
+    def __init__(
+        self,
+        node: Any,
+        topics: dict[str, type],
+        on_message: Callable[[str, Any, int], None],
+        *,
+        reliability: str,
+        depth: int,
+        keep_all: bool,
+    ) -> None:
+        """Subscribe.
+
+        Args:
+            node: rclpy node.
+            topics: relative topic -> message type.
+            on_message: called with topic, message and the system time in ns at which the
+                middleware received it.
+            reliability: auto, reliable or best_effort.
+            depth: keep_last depth.
+            keep_all: True = keep every message until it is taken (replays).
+        """
+        self._node, self._types, self._on_message = node, topics, on_message
+        self._auto = reliability == "auto"
+        self._depth, self._keep_all = depth, keep_all
+        self._to_follow: set[str] = set()
+        self.incompatible: Counter[str] = Counter()
+        """Events of publishers whose QoS does not fit, by topic; auto follows and counts none."""
+        start = ReliabilityPolicy.BEST_EFFORT
+        if reliability in ("auto", "reliable"):
+            start = ReliabilityPolicy.RELIABLE
+        self._subscriptions: dict[str, Subscription] = {
+            topic: self._subscribe(topic, start) for topic in topics
+        }
+
+    def follow(self) -> list[str]:
+        """Make subscriptions best effort where needed; return their topics. Call from a timer."""
+        followed, self._to_follow = sorted(self._to_follow), set()
+        for topic in followed:
+            self._node.destroy_subscription(self._subscriptions[topic])
+            self._subscriptions[topic] = self._subscribe(topic, ReliabilityPolicy.BEST_EFFORT)
+        return followed
+
+    def destroy(self) -> None:
+        """Unsubscribe from everything."""
+        for subscription in self._subscriptions.values():
+            self._node.destroy_subscription(subscription)
+        self._subscriptions.clear()
+
+    def _subscribe(self, topic: str, reliability: ReliabilityPolicy) -> Subscription:
+        history = HistoryPolicy.KEEP_ALL if self._keep_all else HistoryPolicy.KEEP_LAST
+        profile = QoSProfile(history=history, depth=self._depth, reliability=reliability)
+        deliver = self._on_message
+
+        def callback(message: Any, info: Any) -> None:
+            deliver(topic, message, int(info["received_timestamp"]) or time.time_ns())
+
+        def incompatible(event: Any) -> None:
+            if self._auto and reliability == ReliabilityPolicy.RELIABLE:
+                self._to_follow.add(topic)  # not here: the executor holds this subscription
+            else:
+                self.incompatible[topic] += int(event.total_count_change)
+
+        return self._node.create_subscription(
+            self._types[topic], topic, callback, profile,
+            event_callbacks=SubscriptionEventCallbacks(incompatible_qos=incompatible),
+        )
