@@ -1,0 +1,316 @@
+"""Node tests over real DDS: the node in its own process, this process is camera and listener.
+
+    with Bench() as bench, bench.node("model.path:=closed_form") as node:
+        camera = bench.camera()
+        stamp_ns = camera.send()
+        depth = bench.wait_for("depth_registered/image_rect", stamp_ns)
+
+Importing this module needs rclpy and our messages: call `require_ros()` of the importing test
+first. Every Bench has a ROS domain of its own.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import numpy as np
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
+from lifecycle_msgs.msg import State
+from lifecycle_msgs.srv import ChangeState, GetState
+from rcl_interfaces.srv import GetParameters, SetParametersAtomically
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.parameter import Parameter
+from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import CameraInfo, Image, PointCloud2
+from std_msgs.msg import Float64, Header
+from std_srvs.srv import SetBool, Trigger
+
+from depth_fusion_ros.estimation.estimate import Intrinsics
+from depth_fusion_ros.msg import FrameReport, LensState
+from depth_fusion_ros.optics.thin_lens import ThinLens
+from depth_fusion_ros.ros.environment import (
+    child_environment,
+    ensure_ros_environment,
+    free_domain_id,
+)
+from depth_fusion_ros.ros.lens import lens_to_state
+from depth_fusion_ros.ros.messages import array_to_image, intrinsics_to_camera_info, stamp_to_ns
+from depth_fusion_ros.ros.outputs import ns_to_stamp
+
+NAMESPACE = "/camera"
+NODE = f"{NAMESPACE}/dual_pixel_depth"
+FRAME_ID = "camera_rgb_optical_frame"
+LENS = ThinLens(0.012, 2.0, 27.6e-6, 1.25)
+LEFT, RIGHT, PACKED = "dp/left/image_raw", "dp/right/image_raw", "dp/image_raw"
+DP_INFO, RGB, RGB_INFO = "dp/camera_info", "rgb/image_rect", "rgb/camera_info"
+LENS_STATE = "lens_state"
+DEPTH = "depth_registered/image_rect"
+REPORT = "frame_report"
+RELATIVE = "relative/inverse_depth"
+OUTPUTS = {
+    DEPTH: Image, "depth_registered/camera_info": CameraInfo, "depth_registered/image_raw": Image,
+    "depth_registered/sigma": Image, "depth_registered/provenance": Image,
+    "depth_registered/preview": Image, "points": PointCloud2, RELATIVE: Image,
+    REPORT: FrameReport, "dual_pixel_depth/debug/processing_time_ms": Float64,
+    "dual_pixel_depth/debug/pipeline_latency_ms": Float64,
+}
+PATIENCE_S = 30.0  # machines under load; nothing waits for it when all is well
+
+
+class Bench:
+    """A ROS domain with listeners on all outputs and a thread that spins them."""
+
+    def __init__(self, outputs: tuple[str, ...] = tuple(OUTPUTS)) -> None:
+        self.domain = free_domain_id()
+        ensure_ros_environment(domain_id=self.domain)
+        self.context = rclpy.Context()
+        rclpy.init(context=self.context, domain_id=self.domain)
+        self.ros = rclpy.create_node("bench", namespace=NAMESPACE, context=self.context)
+        self.received: dict[str, list[Any]] = defaultdict(list)
+        self.diagnostics: dict[str, tuple[bytes, str, dict[str, str]]] = {}
+        self.diagnostics_count = 0
+        for topic in outputs:
+            self.ros.create_subscription(OUTPUTS[topic], topic, self._listen(topic), 50)
+        self.ros.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 50)
+        executor = SingleThreadedExecutor(context=self.context)
+        executor.add_node(self.ros)
+        self._executor = executor
+        self._thread = threading.Thread(target=self._spin, daemon=True)
+        self._thread.start()
+
+    def __enter__(self) -> Bench:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._executor.shutdown()  # in this order: a context that goes first crashes the waiter
+        self._thread.join(10.0)
+        self.ros.destroy_node()
+        rclpy.shutdown(context=self.context)
+
+    def _spin(self) -> None:
+        with suppress(ExternalShutdownException):
+            self._executor.spin()
+
+    def _listen(self, topic: str) -> Callable[[Any], None]:
+        def listen(message: Any) -> None:
+            self.received[topic].append(message)
+
+        return listen
+
+    def _on_diagnostics(self, array: DiagnosticArray) -> None:
+        for status in array.status:
+            values = {item.key: item.value for item in status.values}
+            self.diagnostics[status.name.split(": ")[-1]] = (
+                status.level, status.message, values)
+        self.diagnostics_count += 1
+
+    # -- waiting ----------------------------------------------------------------------------------
+
+    def wait(self, condition: Callable[[], Any], what: str, timeout_s: float = PATIENCE_S) -> Any:
+        """Return the first true value of ``condition``; fail with ``what`` after the timeout."""
+        deadline = time.monotonic() + timeout_s
+        while not (value := condition()):
+            if time.monotonic() > deadline:
+                raise AssertionError(
+                    f"waited {timeout_s} s for {what}; diagnostics: {self.diagnostics}")
+            time.sleep(0.005)
+        return value
+
+    def wait_for(self, topic: str, stamp_ns: int, timeout_s: float = PATIENCE_S) -> Any:
+        """Return the message with this stamp."""
+        return self.wait(lambda: self.find(topic, stamp_ns), f"{topic} at {stamp_ns}", timeout_s)
+
+    def find(self, topic: str, stamp_ns: int) -> Any:
+        """Return the message with this stamp, or None."""
+        found = [m for m in self.received[topic] if stamp_to_ns(m.header.stamp) == stamp_ns]
+        return found[0] if found else None
+
+    def counters(self) -> dict[str, int]:
+        """Return received, estimated, pending and dropped.<cause>, read after this call."""
+        seen = self.diagnostics_count
+        self.wait(lambda: self.diagnostics_count >= seen + 2, "diagnostics")
+        return self.counters_now()
+
+    def counters_now(self) -> dict[str, int]:
+        """Return the counters as last published."""
+        values = self.diagnostics.get("inputs", (b"", "", {}))[2]
+        return {key: int(value) for key, value in values.items()
+                if key in ("received", "estimated", "pending") or key.startswith("dropped.")}
+
+    # -- the node ---------------------------------------------------------------------------------
+
+    @contextmanager
+    def node(self, *parameters: str, wait_active: bool = True, module: str = "dual_pixel_depth",
+             model: str = "closed_form") -> Iterator[subprocess.Popen[str]]:
+        """Run a node of ours in a process of its own, with ``name:=value`` parameters."""
+        command = [sys.executable, "-m", f"depth_fusion_ros.nodes.{module}", "--ros-args",
+                   "-r", f"__ns:={NAMESPACE}"]
+        if module == "dual_pixel_depth":
+            parameters = (f"model.path:={model}", "diagnostics.period_s:=0.1",
+                          "model.warmup_iterations:=1", "model.warmup_width_px:=96",
+                          "model.warmup_height_px:=64", "model.threads:=1",
+                          "input.max_age_s:=30.0", *parameters)
+        for parameter in parameters:
+            command += ["-p", parameter]
+        environment = child_environment(domain_id=self.domain)
+        environment["OMP_NUM_THREADS"] = "1"
+        process = subprocess.Popen(command, env=environment, text=True,
+                                   stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        log: list[str] = []
+        reader = threading.Thread(target=lambda: log.extend(process.stdout), daemon=True)
+        reader.start()
+        process.log = log  # type: ignore[attr-defined]
+        try:
+            if wait_active:
+                self.wait(lambda: self.state() == "active", f"active, log: {log}")
+            yield process
+        finally:
+            if process.poll() is None:
+                process.kill()
+            process.wait(10)
+            reader.join(5)
+            self.diagnostics.clear()
+
+    def call(self, kind: type, name: str, request: Any, timeout_s: float = PATIENCE_S) -> Any:
+        """Call a service of the node and return the response."""
+        client = self.ros.create_client(kind, name)
+        try:
+            if not client.wait_for_service(timeout_s):
+                raise AssertionError(f"no service {name}")
+            future = client.call_async(request)
+            deadline = time.monotonic() + timeout_s
+            while not future.done():
+                if time.monotonic() > deadline:
+                    raise AssertionError(f"no answer from {name}")
+                time.sleep(0.005)
+            return future.result()
+        finally:
+            self.ros.destroy_client(client)
+
+    def state(self) -> str:
+        """Return the lifecycle state's label."""
+        return self.call(GetState, f"{NODE}/get_state", GetState.Request()).current_state.label
+
+    def change(self, transition: int) -> bool:
+        """Trigger a lifecycle transition; True = success."""
+        request = ChangeState.Request()
+        request.transition.id = transition
+        return self.call(ChangeState, f"{NODE}/change_state", request).success
+
+    def set_parameters(self, **values: Any) -> tuple[bool, str]:
+        """Set a set of parameters atomically (``__`` for dots)."""
+        request = SetParametersAtomically.Request(parameters=[
+            Parameter(name.replace("__", "."), value=value).to_parameter_msg()
+            for name, value in values.items()])
+        result = self.call(SetParametersAtomically, f"{NODE}/set_parameters_atomically", request)
+        return result.result.successful, result.result.reason
+
+    def parameter(self, name: str) -> Any:
+        """Return a parameter of the node."""
+        answer = self.call(GetParameters, f"{NODE}/get_parameters",
+                           GetParameters.Request(names=[name]))
+        return Parameter.from_parameter_msg(
+            type("P", (), {"name": name, "value": answer.values[0]})()).value
+
+    def enable(self, on: bool) -> None:
+        """Call ~/enable."""
+        assert self.call(SetBool, f"{NODE}/enable", SetBool.Request(data=on)).success
+
+    def reset_statistics(self) -> None:
+        """Call ~/reset_statistics."""
+        assert self.call(Trigger, f"{NODE}/reset_statistics", Trigger.Request()).success
+
+    def camera(self, **arguments: Any) -> Camera:
+        """Return a camera whose publishers the node's subscriptions have found."""
+        return Camera(self, **arguments)
+
+
+class Camera:
+    """Publishes sets of a textured scene whose two views are displaced."""
+
+    def __init__(self, bench: Bench, *, width_px: int = 96, height_px: int = 64,
+                 layout: str = "pair", lens: bool = True, rgb: bool = True, reliable: bool = True,
+                 disparity_px: float = 1.0) -> None:
+        self._bench = bench
+        self.layout = layout
+        self.intrinsics = Intrinsics(120.0, 120.0, (width_px - 1) / 2, (height_px - 1) / 2,
+                                     width_px, height_px)
+        self.left, self.right, self.rgb = textured_views(width_px, height_px, disparity_px)
+        views = (LEFT, RIGHT) if layout == "pair" else (PACKED,)
+        types: dict[str, type] = dict.fromkeys(views, Image)
+        types[DP_INFO] = CameraInfo
+        if rgb:
+            types[RGB], types[RGB_INFO] = Image, CameraInfo
+        if lens:
+            types[LENS_STATE] = LensState
+        profile = QoSProfile(
+            history=HistoryPolicy.KEEP_LAST, depth=10,
+            reliability=ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT)
+        self.publishers = {topic: bench.ros.create_publisher(kind, topic, profile)
+                           for topic, kind in types.items()}
+        bench.wait(lambda: all(p.get_subscription_count() for p in self.publishers.values()),
+                   "subscriptions of the node")
+
+    def close(self) -> None:
+        """Remove the publishers."""
+        for publisher in self.publishers.values():
+            self._bench.ros.destroy_publisher(publisher)
+
+    def messages(self, stamp_ns: int) -> dict[str, Any]:
+        """Return a good set, to be sent or damaged."""
+        header = Header(stamp=ns_to_stamp(stamp_ns), frame_id=FRAME_ID)
+        info = intrinsics_to_camera_info(self.intrinsics, header)
+        made: dict[str, Any] = {DP_INFO: info, RGB_INFO: info,
+                                LENS_STATE: lens_to_state(LENS, header),
+                                RGB: array_to_image(self.rgb, "rgb8", header)}
+        if self.layout == "pair":
+            made[LEFT] = array_to_image(self.left, "mono16", header)
+            made[RIGHT] = array_to_image(self.right, "mono16", header)
+        elif self.layout == "side_by_side":
+            packed = np.concatenate([self.left, self.right], axis=1)
+            made[PACKED] = array_to_image(packed, "mono16", header)
+        else:
+            packed = np.stack([self.left, self.right], axis=2).reshape(self.left.shape[0], -1)
+            made[PACKED] = array_to_image(packed, "mono16", header)
+        return {topic: made[topic] for topic in self.publishers}
+
+    def send(self, stamp_ns: int | None = None, damage: Callable[[dict[str, Any]], Any]
+             | None = None) -> int:
+        """Publish one set, stamped now unless told otherwise, and return its stamp."""
+        stamp_ns = time.time_ns() if stamp_ns is None else stamp_ns
+        messages = self.messages(stamp_ns)
+        if damage is not None:
+            damage(messages)
+        for topic, message in messages.items():
+            self.publishers[topic].publish(message)
+        return stamp_ns
+
+
+def textured_views(width_px: int, height_px: int, disparity_px: float) -> tuple[Any, Any, Any]:
+    """Return left, right (uint16) and rgb (uint8) of smooth noise displaced by a disparity."""
+    chance = np.random.default_rng(1)
+    noise = chance.normal(size=(height_px, width_px))
+    spectrum = np.fft.fft2(noise)
+    fy, fx = np.fft.fftfreq(height_px)[:, None], np.fft.fftfreq(width_px)[None]
+    spectrum *= np.exp(-((fx**2 + fy**2) / 0.12**2))
+
+    def view(shift_px: float) -> Any:
+        moved = np.fft.ifft2(spectrum * np.exp(-2j * np.pi * fx * shift_px)).real
+        return 0.5 + 0.12 * moved / moved.std()
+
+    left, right, centre = (np.clip(view(s), 0.02, 0.98)
+                           for s in (-disparity_px / 2, disparity_px / 2, 0.0))
+    as_counts = [(v * 50000).astype(np.uint16) for v in (left, right)]
+    rgb = np.repeat((centre ** (1 / 2.2) * 255).astype(np.uint8)[..., None], 3, axis=2)
+    return as_counts[0], as_counts[1], rgb
+
+
+INACTIVE, ACTIVE = State.PRIMARY_STATE_INACTIVE, State.PRIMARY_STATE_ACTIVE
