@@ -1,0 +1,74 @@
+"""What follows the network: flying pixels, texture evidence, provenance labels. NumPy/OpenCV."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from depth_fusion_ros.estimation.estimate import Provenance
+
+TEXTURE_ENERGY_MIN = 2e-4
+"""Mean squared relative gradient across the split below which nothing can be matched: about the
+gradient energy of 1.4 % noise."""
+TEXTURE_WINDOW_PX = 15
+EQUALISE_PX = 31
+FLYING_CONTRAST = 0.1
+"""Depth edges weaker than 10 % are slopes, not edges."""
+
+
+def texture_energy(left: NDArray[np.float32], right: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Mean squared relative gradient along x of the mean view: what matching can hold on to.
+
+    Args:
+        left, right: (H, W) float32 square root of linear light, parallax along x.
+
+    Returns:
+        (H, W) float32, unitless, ≥ 0.
+    """
+    mean = (left + right) * np.float32(0.5)
+    local = cv2.blur(mean, (EQUALISE_PX, EQUALISE_PX), borderType=cv2.BORDER_REPLICATE)
+    gradient = cv2.Sobel(mean, cv2.CV_32F, 1, 0, ksize=1, scale=0.5,
+                         borderType=cv2.BORDER_REPLICATE)
+    relative = gradient / (local + np.float32(0.02))
+    window = (TEXTURE_WINDOW_PX, TEXTURE_WINDOW_PX)
+    return np.asarray(cv2.blur(relative * relative, window, borderType=cv2.BORDER_REPLICATE),
+                      dtype=np.float32)
+
+
+def flying_pixels(depth_m: NDArray[np.float32], radius_px: int) -> NDArray[np.bool_]:
+    """Pixels that hang between foreground and background at a depth edge.
+
+    A pixel is flying when its window of `radius_px` spans more than 10 % of depth and its
+    inverse depth lies in the middle half of that span. Non-finite pixels are never flying.
+
+    Args:
+        depth_m: (H, W) float32 metres, NaN and ±Inf allowed. radius_px: 0 = none are.
+    """
+    if radius_px <= 0:
+        return np.zeros(depth_m.shape, np.bool_)
+    finite = np.isfinite(depth_m)
+    inverse = np.where(finite, 1 / np.where(finite, depth_m, 1), 0).astype(np.float32)
+    kernel = np.ones((2 * radius_px + 1,) * 2, np.uint8)
+    high = cv2.dilate(np.where(finite, inverse, -np.inf).astype(np.float32), kernel)
+    low = cv2.erode(np.where(finite, inverse, np.inf).astype(np.float32), kernel)
+    with np.errstate(invalid="ignore"):
+        span = high - low
+        middle = np.abs(inverse - (high + low) / 2) < span / 4
+        return np.asarray(finite & middle & (span > FLYING_CONTRAST * low), np.bool_)
+
+
+def label_provenance(value: NDArray[np.float32], energy: NDArray[np.float32],
+                     saturated: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """Label each pixel with `Provenance`.
+
+    Args:
+        value: (H, W) depth (or relative disparity): NaN → NONE, ±Inf → OUT_OF_RANGE.
+        energy: (H, W) from `texture_energy`. saturated: (H, W) clipped in either view.
+    """
+    label = np.full(value.shape, Provenance.MEASURED, np.uint8)
+    label[energy < TEXTURE_ENERGY_MIN] = Provenance.TEXTURELESS
+    label[saturated] = Provenance.SATURATED
+    label[np.isinf(value)] = Provenance.OUT_OF_RANGE
+    label[np.isnan(value)] = Provenance.NONE
+    return label
