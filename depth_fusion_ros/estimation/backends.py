@@ -57,7 +57,11 @@ class DisparityBackend(Protocol):
     device_name: str
     backend_name: str
     input_multiple_px: int
-    card: ModelCard | None
+
+    @property
+    def card(self) -> ModelCard | None:
+        """Card of the weights; None where there are none."""
+        ...
 
     def infer(self, inputs: NetworkInput) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Disparity (H, W) px and its standard deviation (H, W) px."""
@@ -151,7 +155,6 @@ class TorchBackend:
                 torch.from_numpy(a).to(self.device, non_blocking=True)
                 for a in (inputs.left, inputs.right, inputs.rgb, inputs.condition))
             disparity, log_scale = self.network(left, right, rgb, condition)
-            assert self.card is not None
             sigma = log_scale.float().exp() * self.card.sigma_scale
             both = torch.cat([disparity.float(), sigma], 1)[0].cpu().numpy()
         return both[0], both[1]
@@ -224,7 +227,7 @@ class ClosedFormBackend:
     backend_name = CLOSED_FORM
     model_id = CLOSED_FORM
     input_multiple_px = 8
-    card = None
+    card: ModelCard | None = None
 
     def __init__(self, threads: int = 1) -> None:
         torch.set_num_threads(threads)

@@ -137,13 +137,11 @@ class DualPixelEstimator:
             left, right, rgb = left.T, right.T, rgb.transpose(1, 0, 2)
         height, width = left.shape
         multiple = self.backend.input_multiple_px
-        border = (0, -height % multiple, 0, -width % multiple, cv2.BORDER_REPLICATE)
         left, right = np.sqrt(left), np.sqrt(right)
         inputs = NetworkInput(
-            np.ascontiguousarray(cv2.copyMakeBorder(left, *border))[None, None],
-            np.ascontiguousarray(cv2.copyMakeBorder(right, *border))[None, None],
-            np.ascontiguousarray(
-                cv2.copyMakeBorder(rgb, *border).transpose(2, 0, 1))[None],
+            _padded(left, multiple)[None, None],
+            _padded(right, multiple)[None, None],
+            np.ascontiguousarray(_padded(rgb, multiple).transpose(2, 0, 1))[None],
             self._condition(frame.lens))
         prepared = time.perf_counter()
         disparity, sigma = self.backend.infer(inputs)
@@ -154,8 +152,8 @@ class DualPixelEstimator:
             disparity, sigma, energy = disparity.T, sigma.T, energy.T
         size = (frame.intrinsics.width_px, frame.intrinsics.height_px)
         disparity, sigma, energy = (_resize(a, size) for a in (disparity, sigma, energy))
-        saturated = _resize(saturated, size) > 0.5
-        estimate = self._to_metres(frame, disparity, sigma, energy, saturated)
+        clipped = _resize(saturated, size) > 0.5
+        estimate = self._to_metres(frame, disparity, sigma, energy, clipped)
         estimate.stage_ms.update(
             preprocess=1e3 * (prepared - started),
             inference=1e3 * (inferred - prepared),
@@ -257,6 +255,14 @@ class DualPixelEstimator:
             sigma_px=np.ascontiguousarray(sigma), stamp_ns=frame.stamp_ns,
             frame_id=frame.frame_id, intrinsics=frame.intrinsics, scale_state=scale_state,
             model_id=self.model_id)
+
+
+def _padded(image: NDArray[np.float32], multiple: int) -> NDArray[np.float32]:
+    """Replicate the lower and right border so that both sides are multiples of `multiple`."""
+    height, width = image.shape[:2]
+    return np.ascontiguousarray(
+        cv2.copyMakeBorder(image, 0, -height % multiple, 0, -width % multiple,
+                           cv2.BORDER_REPLICATE), dtype=np.float32)
 
 
 def _resize(image: Image, size: tuple[int, int]) -> NDArray[np.float32]:

@@ -55,7 +55,7 @@ class DiFuseNetConfig:
     taps: tuple[int, ...] = (0, 1, 2, 4, 6)
     context_channels: int = 192
     dual_pixel_expansion: int = 6
-    decoder: tuple[int, ...] = (160, 112, 80, 48, 32)
+    decoder: tuple[int, ...] = (208, 160, 112, 64, 32)
     attention: ParallaxAttentionConfig = field(default_factory=ParallaxAttentionConfig)
     fusion_weights: str = "softmax"
     output: str = "disparity"
@@ -73,7 +73,7 @@ class DiFuseNetConfig:
     @property
     def stride(self) -> int:
         """Height and width of the input must be multiples of this."""
-        return 2 ** (len(self.taps) + (1 if self.context_channels else 0))
+        return 1 << (len(self.taps) + (1 if self.context_channels else 0))
 
     @staticmethod
     def from_dict(values: dict[str, Any]) -> DiFuseNetConfig:
@@ -258,7 +258,8 @@ class DiFuseNet(nn.Module):
         dual_half = self.dual_half(views)
         dual_quarter = self.dual_quarter(dual_half)
         batch = left.shape[0]
-        offsets, fused = [], []
+        offsets: list[Tensor] = []
+        fused: list[Tensor] = []
         for scale, maps, attention, fusion in (
             (2, dual_half, self.attention_half, self.fusion_half),
             (4, dual_quarter, self.attention_quarter, self.fusion_quarter),

@@ -57,6 +57,13 @@ class CameraBatch:
         """A = fx · aperture diameter: px of signed blur per dioptre (equals f²/(N·p)/(1−f/g))."""
         return self.focal_length_px * self.aperture_m
 
+    def to(self, device: torch.device | str) -> CameraBatch:
+        """Return the cameras on another device."""
+        return CameraBatch(
+            self.aperture_m.to(device), self.focus_diopters.to(device),
+            self.focal_length_px.to(device), self.offset_px.to(device), self.width_px,
+            self.height_px)
+
     def rays(self) -> tuple[Tensor, Tensor]:
         """Normalised pixel-centre coordinates: xn (B, 1, W) and yn (B, H, 1), unitless."""
         device = self.focal_length_px.device

@@ -24,7 +24,7 @@ FAR_AWAY_M = 1.0e4
 
 @dataclass(frozen=True)
 class SceneBatch:
-    """B scenes of `PRIMITIVES` primitives each, in the order walls, cards, ellipsoids, boxes, tubes.
+    """B scenes of `PRIMITIVES` each, in the order walls, cards, ellipsoids, boxes, tubes.
 
     Attributes:
         centre: (B, P, 3) metres.

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from depth_fusion_ros.estimation.estimate import Intrinsics
+from depth_fusion_ros.optics.intrinsics import Intrinsics
 from depth_fusion_ros.optics.thin_lens import ThinLens
 from depth_fusion_ros.simulation.camera import (
     CameraBatch,
@@ -117,9 +117,7 @@ def _expose_frame(
 ) -> SimulatedFrame:
     pattern = aperture_pattern(APERTURE_SAMPLES, generator)
     moved = scene.to(device)
-    camera = CameraBatch(rig.aperture_m.to(device), rig.focus_diopters.to(device),
-                         rig.focal_length_px.to(device), rig.offset_px.to(device),
-                         rig.width_px, rig.height_px)
+    camera = rig.to(device)
     with torch.inference_mode():
         strips = render_strips(moved, camera, pattern)
         full = (strips * pattern.area.to(device)[None, :, None, None, None]).sum(1)

@@ -46,7 +46,8 @@ def _uniform(generator: torch.Generator, low: float = 0.0, high: float = 1.0) ->
 def _unit_range(pattern: Tensor) -> Tensor:
     """Map the 1st..99th percentile to 0..1."""
     low, high = torch.quantile(pattern.flatten()[::7], torch.tensor([0.01, 0.99]))
-    return ((pattern - low) / (high - low + 1e-6)).clamp(0.0, 1.0)
+    scaled: Tensor = (pattern - low) / (high - low + 1e-6)
+    return scaled.clamp(0.0, 1.0)
 
 
 def _colourise(pattern: Tensor, contrast: float, generator: torch.Generator) -> Tensor:

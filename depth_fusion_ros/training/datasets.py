@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -104,7 +105,7 @@ class SceneCache:
         self.pattern = aperture_pattern(config.aperture_samples,
                                         torch.Generator().manual_seed(config.seed))
 
-    def _array(self, name: str, shape: tuple[int, ...], dtype: type) -> np.memmap:  # type: ignore[type-arg]
+    def _array(self, name: str, shape: tuple[int, ...], dtype: type) -> Any:
         path = self.folder / f"{name}.npy"
         if path.exists():
             return np.lib.format.open_memmap(path, mode="r+")
@@ -129,9 +130,7 @@ class SceneCache:
                                          self.config.height_px)
             scene = random_scenes(view, generator, make_atlas(20, generator)).to(device)
             pattern = aperture_pattern(self.config.aperture_samples, generator)
-            camera = CameraBatch(*(t.to(device) for t in (
-                camera.aperture_m, camera.focus_diopters, camera.focal_length_px,
-                camera.offset_px)), camera.width_px, camera.height_px)
+            camera = camera.to(device)
             with torch.inference_mode():
                 strips = render_strips(scene, camera, pattern, tracer)
                 full = (strips * pattern.area.to(device)[None, :, None, None, None]).sum(1)

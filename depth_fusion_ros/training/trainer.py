@@ -217,7 +217,8 @@ class Trainer:
 
 def _split_parameters(network: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
     """Weight decay for convolution kernels only, not for norms, biases and PReLU slopes."""
-    decay, plain = [], []
+    decay: list[nn.Parameter] = []
+    plain: list[nn.Parameter] = []
     for parameter in network.parameters():
         (decay if parameter.ndim == 4 else plain).append(parameter)
     return decay, plain
