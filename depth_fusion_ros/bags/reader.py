@@ -231,9 +231,9 @@ class BagReader:
             raise
         except FileNotFoundError as error:
             raise BagError(
-                f"bag {self.path}: {error}; give the folder that holds metadata.yaml, or a .mcap "
-                "or .db3 file (a recording that was cut off has no metadata.yaml: run "
-                "'ros2 bag reindex')"
+                f"bag {self.path}: {str(error).rstrip('.')}; give the folder that holds "
+                "metadata.yaml, or a .mcap or .db3 file (a recording that was cut off has no "
+                "metadata.yaml: run 'ros2 bag reindex')"
             ) from None
         except Exception as error:  # sqlite3, zstd, struct, YAML … each with a class of its own
             raise BagError(

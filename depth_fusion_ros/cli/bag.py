@@ -9,7 +9,6 @@ import typer
 from rich.table import Table
 
 from depth_fusion_ros.bags.reader import BagReader
-from depth_fusion_ros.bags.topics import LEFT_IMAGE, resolve
 from depth_fusion_ros.bags.typestore import BagError
 from depth_fusion_ros.cli.console import EXIT_UNUSABLE, console, fail, parse_size, progress_bars
 from depth_fusion_ros.cli.simulated_bag import SimulatedBag
@@ -87,31 +86,27 @@ def play(
     if problem := ros_problem():
         fail(problem, EXIT_UNUSABLE)
     ensure_ros_environment()
-    import rclpy
+    from depth_fusion_ros.ros.replay_session import play_bag
 
-    from depth_fusion_ros.ros.player import BagPlayer
-
-    rclpy.init()
     try:
         with BagReader(path) as bag, progress_bars() as bars:
-            node = rclpy.create_node("bag_play")
-            player = BagPlayer(node, bag, rate=rate, topics=topic or (), publish_clock=clock)
-            for name, reason in player.skipped.items():
-                console.print(f"[yellow]not played: {name}: {reason}[/yellow]")
-            left = resolve("/camera", LEFT_IMAGE)
-            awaited = [left] if left in player.publishers else list(player.publishers)[:1]
-            if missing := player.wait_for_subscribers(awaited, wait) if wait else []:
-                note = f"nobody subscribed to {missing[0]} within {wait:g} s; playing anyway"
-                console.print(f"[yellow]{note}[/yellow]")
-            total = sum(t.message_count for t in bag.topics if t.name in player.publishers)
-            task = bars.add_task("playing", total=total, note=f"rate {rate:g}")
-            report = player.play(on_published=lambda *_: bars.advance(task))
+            task = bars.add_task("waiting", total=None, note=f"rate {rate:g}")
+            report = play_bag(
+                bag,
+                rate=rate,
+                topics=topic or (),
+                publish_clock=clock,
+                wait_s=wait,
+                on_progress=lambda what, done, total: bars.update(
+                    task, description=what, completed=done, total=total
+                ),
+            )
     except (BagError, ValueError) as error:
         fail(str(error))
     except KeyboardInterrupt:
         fail("interrupted")
-    finally:
-        rclpy.try_shutdown()
+    for name, reason in report.skipped.items():
+        console.print(f"[yellow]not played: {name}: {reason}[/yellow]")
     console.print(f"{report.total} messages in {report.wall_s:.2f} s")
     for name in report.unacknowledged:
         console.print(f"[yellow]{name}: a reliable subscriber did not acknowledge all[/yellow]")

@@ -2,8 +2,10 @@
 
     write_contact_sheet(path, samples, title="...")
 
-One row for each sample, six columns: RGB, left − right, truth, depth, sigma, error. Truth and
-depth XX"""
+One row for each sample, six columns: RGB, left − right, truth, depth, sigma, depth − truth. Truth
+and depth share one logarithmic colour range, all rows share the ranges of their column, titles
+carry units, and pixels without a value are a flat grey that no colour map here contains.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,14 @@ from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
 INVALID_COLOUR = "#8c8c8c"
-COLUMNS = ("RGB", "left − right [counts]", "truth [m]", "depth [m]", "sigma [m]", "error [m]")
+COLUMNS = (
+    "RGB",
+    "left − right [counts]",
+    "truth [m]",
+    "depth [m]",
+    "sigma [m]",
+    "depth − truth [m]",
+)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ latency are read from one clock.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -109,6 +109,49 @@ def replay_through_node(
         return ReplayOutcome(collector, played, start_s, exit_status)
     finally:
         node.destroy_node()
+        rclpy.shutdown(context=context)
+
+
+def play_bag(
+    bag: BagReader,
+    *,
+    rate: float = 1.0,
+    topics: Collection[str] = (),
+    publish_clock: bool = True,
+    wait_s: float = 0.0,
+    namespace: str = names.DEFAULT_NAMESPACE,
+    on_progress: Progress = lambda *_: None,
+) -> PlayReport:
+    """Play an open bag for whoever listens; see BagPlayer for the arguments.
+
+    Args:
+        wait_s: longest wait for a subscriber to the left view (or, in a bag without one, to its
+            first topic); then the bag is played anyway.
+
+    Raises:
+        ValueError: rate or topics are wrong. BagError: the bag is damaged further in.
+    """
+    context = rclpy.Context()
+    rclpy.init(context=context)
+    try:
+        node = rclpy.create_node("bag_play", context=context)
+        player = BagPlayer(node, bag, rate=rate, topics=topics, publish_clock=publish_clock)
+        left = names.resolve(namespace, names.LEFT_IMAGE)
+        awaited = [left] if left in player.publishers else list(player.publishers)[:1]
+        if wait_s > 0:
+            on_progress("waiting", 0, 1)
+            player.wait_for_subscribers(awaited, wait_s)
+            player.keep_clock_running(0.5, lambda: False)
+        total = sum(t.message_count for t in bag.topics if t.name in player.publishers)
+        done = 0
+
+        def on_published(*_: object) -> None:
+            nonlocal done
+            done += 1
+            on_progress("playing", done, total)
+
+        return player.play(on_published=on_published)
+    finally:
         rclpy.shutdown(context=context)
 
 
