@@ -45,6 +45,7 @@ DP_INFO = "dp/camera_info"
 RGB = "rgb/image_rect"
 RGB_INFO = "rgb/camera_info"
 LENS = "lens_state"
+_DEPTH_PER_SET = 4  # subscriptions hold more than the joining does: a late wake-up loses no part
 
 
 class DualPixelDepth(DepthNode):
@@ -131,7 +132,7 @@ class DualPixelDepth(DepthNode):
         self._input_topics = InputSubscriptions(
             self, types, self._on_message,
             reliability=values["input.reliability"],
-            depth=values["input.queue_size"],
+            depth=_DEPTH_PER_SET * values["input.queue_size"],
             keep_all=values["replay.process_all"],
         )
 
@@ -176,6 +177,8 @@ class DualPixelDepth(DepthNode):
             details[f"unsynced.{topic}"] = inputs.unsynced[topic]
         for topic, count in subscriptions.incompatible.items():
             details[f"incompatible_publishers.{topic}"] = count
+        for topic, count in subscriptions.lost.items():
+            details[f"lost.{topic}"] = count
         return details
 
     # -- one set ----------------------------------------------------------------

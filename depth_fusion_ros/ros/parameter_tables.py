@@ -34,7 +34,7 @@ _DUAL_PIXEL_ROWS = (
               "best-effort publisher shows up, then best effort.",
               choices=("auto", "best_effort", "reliable")),
     Parameter("input.queue_size", 5, "Incomplete input sets kept while their parts arrive; also "
-              "the depth of the subscriptions and of the replay queue.",
+              "the length of the replay queue, and a quarter of the depth of the subscriptions.",
               unit="sets", minimum=1, maximum=10),
     Parameter("input.sync_tolerance_s", 0.0, "Largest difference of the stamps of one set; "
               "0 = stamps must be equal.", unit="s", minimum=0.0, maximum=0.1),

@@ -58,6 +58,8 @@ class InputSubscriptions:
         self._to_follow: set[str] = set()
         self.incompatible: Counter[str] = Counter()
         """Events of publishers whose QoS does not fit, by topic; auto follows and counts none."""
+        self.lost: Counter[str] = Counter()
+        """Messages the middleware reports as lost before we could take them, by topic."""
         start = ReliabilityPolicy.BEST_EFFORT
         if reliability in ("auto", "reliable"):
             start = ReliabilityPolicy.RELIABLE
@@ -93,7 +95,10 @@ class InputSubscriptions:
             else:
                 self.incompatible[topic] += int(event.total_count_change)
 
+        def lost(event: Any) -> None:
+            self.lost[topic] += int(event.total_count_change)
+
+        events = SubscriptionEventCallbacks(incompatible_qos=incompatible, message_lost=lost)
         return self._node.create_subscription(
-            self._types[topic], topic, callback, profile,
-            event_callbacks=SubscriptionEventCallbacks(incompatible_qos=incompatible),
+            self._types[topic], topic, callback, profile, event_callbacks=events
         )
