@@ -78,7 +78,7 @@ class Bench:
         self.diagnostics: dict[str, tuple[bytes, str, dict[str, str]]] = {}
         self.diagnostics_count = 0
         for topic in outputs:
-            self.ros.create_subscription(OUTPUTS[topic], topic, self._listen(topic), 50)
+            self.ros.create_subscription(OUTPUTS[topic], topic, self.listen(topic), 50)
         self.ros.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 50)
         executor = SingleThreadedExecutor(context=self.context)
         executor.add_node(self.ros)
@@ -99,7 +99,9 @@ class Bench:
         with suppress(ExternalShutdownException):
             self._executor.spin()
 
-    def _listen(self, topic: str) -> Callable[[Any], None]:
+    def listen(self, topic: str) -> Callable[[Any], None]:
+        """Return a subscription callback that appends to ``received[topic]``."""
+
         def listen(message: Any) -> None:
             self.received[topic].append(message)
 

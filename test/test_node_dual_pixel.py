@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import signal
+import threading
 import time
+import weakref
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from depth_fusion_ros.ros.environment import ros_problem
+from depth_fusion_ros.ros.environment import free_domain_id, ros_problem
 
 if problem := ros_problem():
     pytest.skip(problem, allow_module_level=True)
 
 from bad_inputs import BAD_INPUTS, PACKED_BAD_INPUTS
 from lifecycle_msgs.msg import Transition
+from rclpy.lifecycle import TransitionCallbackReturn
 from ros_helpers import (
     DEPTH,
     FRAME_ID,
@@ -25,9 +28,11 @@ from ros_helpers import (
     REPORT,
     Bench,
 )
+from rosgraph_msgs.msg import Clock
 
 from depth_fusion_ros.msg import FrameReport
 from depth_fusion_ros.ros.messages import image_to_array, stamp_to_ns
+from depth_fusion_ros.ros.outputs import ns_to_stamp
 
 pytestmark = pytest.mark.ros
 FLOAT = ("32FC1",)
@@ -356,6 +361,76 @@ def test_a_parameter_out_of_range_ends_the_process_with_a_sentence():
     assert not any("Traceback" in line for line in process.log), process.log
 
 
+@pytest.fixture
+def node_here():
+    """The node in this process, not spinning, for what only its inside can show."""
+    import rclpy
+    from rclpy.parameter import Parameter
+
+    from depth_fusion_ros.nodes.dual_pixel_depth import DualPixelDepth
+
+    context = rclpy.Context()
+    rclpy.init(context=context, domain_id=free_domain_id())
+    made = []
+
+    def make(kind=DualPixelDepth, **parameters):
+        values = {"autostart": False, "model.path": "closed_form", **parameters}
+        node = kind(context=context, parameter_overrides=[
+            Parameter(name, value=value) for name, value in values.items()])
+        made.append(node)
+        return node
+
+    make.base = DualPixelDepth
+    yield make
+    for node in made:
+        node.destroy_node()
+    rclpy.shutdown(context=context)
+
+
+def test_cleanup_lets_go_of_the_estimator(node_here):
+    node = node_here()
+    assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+    alive = weakref.ref(node.estimator)
+    node.trigger_activate()
+    node.trigger_deactivate()
+    assert alive() is not None, "deactivate keeps the model"
+    node.trigger_cleanup()
+    assert alive() is None
+
+
+def test_an_error_while_activating_frees_everything_and_the_node_can_start_again(node_here):
+    class Broken(node_here.base):
+        broken = True
+
+        def start_inputs(self, deliver):
+            if self.broken:
+                raise RuntimeError("no such topic")
+            super().start_inputs(deliver)
+
+    node = node_here(Broken)
+    node.trigger_configure()
+    assert node.trigger_activate() == TransitionCallbackReturn.ERROR
+    assert node._state_machine.current_state[1] == "unconfigured"
+    assert node.estimator is None and node.outputs is None
+    assert not any(thread.name == "depth" for thread in threading.enumerate())
+    node.broken = False
+    assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+    assert node.trigger_activate() == TransitionCallbackReturn.SUCCESS
+
+
+def test_a_gpu_that_is_not_there_falls_back_to_the_cpu_only_where_allowed(node_here):
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("has a GPU")
+    node = node_here(device="cuda:0")
+    assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+    assert node.health.cpu_fallback and node.health.device_name.startswith("cpu")
+    node = node_here(device="cuda:0", allow_cpu_fallback=False)
+    assert node.trigger_configure() == TransitionCallbackReturn.FAILURE
+    assert "cuda" in node.health.configure_error
+
+
 # -- scale, QoS, overload ----------------------------------------------------------------------
 
 
@@ -445,3 +520,25 @@ def test_process_all_estimates_every_set_in_order_although_it_is_too_slow():
             time.sleep(0.004)
         bench.wait_for(DEPTH, stamps[-1])
         assert [stamp_to_ns(m.header.stamp) for m in bench.received[DEPTH]] == stamps
+
+
+def test_bag_time_is_neither_stale_nor_reported_as_latency():
+    bag_ns = 1_000 * 1_000_000_000
+    with Bench() as bench, bench.node("use_sim_time:=true", "input.max_age_s:=0.5"):
+        clock = bench.ros.create_publisher(Clock, "/clock", 10)
+        camera = bench.camera()
+        bench.wait(clock.get_subscription_count, "the node's /clock subscription")
+        time.sleep(0.2)
+        for step in range(3):
+            stamp_ns = bag_ns + step * 100_000_000
+            clock.publish(Clock(clock=ns_to_stamp(stamp_ns)))
+            time.sleep(0.05)
+            camera.send(stamp_ns)
+            report = bench.wait_for(REPORT, stamp_ns)
+            assert 0.0 < report.latency_ms < 60_000.0, "wall time, whatever the bag says"
+        clock.publish(Clock(clock=ns_to_stamp(bag_ns + 10**9)))
+        time.sleep(0.05)
+        camera.send(bag_ns + 300_000_000)
+        bench.wait(lambda: bench.counters_now().get("dropped.stale") == 1, "stale by bag time")
+        assert bench.diagnostics["inference"][2]["live_latency_p50_ms"] == "n/a"
+        assert not bench.received["dual_pixel_depth/debug/pipeline_latency_ms"]

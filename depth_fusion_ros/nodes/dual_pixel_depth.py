@@ -68,21 +68,18 @@ class DualPixelDepth(DepthNode):
                 "model.path = '': must name a network; set it to a shipped one (difuse_net_s), to "
                 "the path of a model card (.json), or to closed_form (no weights needed)"
             )
-        device = values["device"]
-        arguments = {
-            "backend": values["model.backend"], "precision": values["model.precision"],
-            "sha256": values["model.sha256"], "threads": values["model.threads"],
-        }
-        try:
-            backend = load_backend(values["model.path"], device=device, **arguments)
-            self.health.cpu_fallback = False
-        except Exception as error:
-            if not (device.startswith("cuda") and values["allow_cpu_fallback"]):
-                raise
-            self.get_logger().warning(f"device = {device!r}: {error}; trying the CPU "
-                                      "(allow_cpu_fallback)")
-            backend = load_backend(values["model.path"], device="cpu", **arguments)
-            self.health.cpu_fallback = True
+        backend = load_backend(
+            values["model.path"], backend=values["model.backend"], device=values["device"],
+            precision=values["model.precision"], sha256=values["model.sha256"],
+            threads=values["model.threads"], allow_cpu_fallback=values["allow_cpu_fallback"],
+        )
+        on_cpu = backend.device_name.startswith("cpu")
+        self.health.cpu_fallback = values["device"].startswith("cuda") and on_cpu
+        if self.health.cpu_fallback and not values["allow_cpu_fallback"]:
+            raise ConfigureError(
+                f"device = {values['device']!r}: {values['model.path']} runs on the CPU only and "
+                "allow_cpu_fallback is false; set device: cpu or allow_cpu_fallback: true"
+            )
         self.estimator = DualPixelEstimator(backend, _options(values))
         if values["model.warmup_iterations"]:
             self.estimator.warm_up(values["model.warmup_width_px"],

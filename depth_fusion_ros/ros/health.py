@@ -72,7 +72,7 @@ class Health:
     def gpu_memory_mb(self) -> float:
         """Memory held on the accelerator, MiB; NaN without one."""
         torch = sys.modules.get("torch")
-        if torch is None or not self.device_name.startswith("cuda"):
+        if torch is None or not self.device_name or self.device_name.startswith("cpu"):
             return math.nan
         return float(torch.cuda.memory_allocated() / 2**20)
 
