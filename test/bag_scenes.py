@@ -45,9 +45,11 @@ def small_frame(seed: int, *, width_px: int = 32, height_px: int = 24) -> SmallF
     )
 
 
-def write_small_bag(path: Path, frames: int = 3, **options: Any) -> list[SmallFrame]:
+def write_small_bag(
+    path: Path, frames: int = 3, *, width_px: int = 32, height_px: int = 24, **options: Any
+) -> list[SmallFrame]:
     """Write `frames` random sets at 10 Hz and return them."""
-    sets = [small_frame(seed) for seed in range(frames)]
+    sets = [small_frame(seed, width_px=width_px, height_px=height_px) for seed in range(frames)]
     with DualPixelBagWriter(path, metadata={"seed": "0", "camera": "random"}, **options) as bag:
         for index, frame in enumerate(sets):
             bag.write_frame(frame, bag.start_ns + index * PERIOD_NS)
