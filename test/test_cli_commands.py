@@ -5,8 +5,11 @@ from __future__ import annotations
 import ast
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -25,7 +28,7 @@ needs_ros = pytest.mark.skipif(ros_problem() is not None, reason=str(ros_problem
 def run(*arguments: str, timeout_s: float = 280.0) -> subprocess.CompletedProcess[str]:
     """Run depth-fusion in a process and ROS domain of its own."""
     environment = child_environment(domain_id=free_domain_id())
-    environment |= {"COLUMNS": "200", "TERM": "dumb", "NO_COLOR": "1"}
+    environment |= {"COLUMNS": "200", "TERM": "dumb", "NO_COLOR": "1", "OMP_NUM_THREADS": "1"}
     return subprocess.run(
         [sys.executable, "-m", "depth_fusion_ros.cli.main", *arguments],
         env=environment,
@@ -174,7 +177,9 @@ def demo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A demo folder whose bag is there already."""
     folder = tmp_path_factory.mktemp("demo")
     plan = SimulatedBag(frames=4, width_px=96, height_px=72)
-    return plan.make(folder / "bags" / plan.name).parents[1]
+    made = run("bag", "make", str(folder / "bags" / plan.name), *SMALL)
+    assert made.returncode == 0, made.stdout + made.stderr
+    return folder
 
 
 @needs_ros
@@ -208,6 +213,36 @@ def test_an_overloaded_node_drops_sets_with_a_cause_and_all_are_accounted_for(
     assert "bag from before" in done.stdout
     assert report["sets_estimated"] >= 1 and report["sets_dropped"]["busy"] >= 1
     assert report["sets_estimated"] + sum(report["sets_dropped"].values()) == 4
+
+
+@needs_ros
+@pytest.mark.ros
+def test_a_terminated_demo_takes_its_node_with_it(demo_folder: Path) -> None:
+    command = [sys.executable, "-m", "depth_fusion_ros.cli.main", "demo", *SMALL]
+    command += ["--out", str(demo_folder), "--model", "closed_form", "--rate", "0.01"]
+    log = demo_folder / "node.log"
+    log.unlink(missing_ok=True)
+    environment = child_environment(domain_id=free_domain_id())
+    demo = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+    try:
+        wait_until(lambda: log.exists() and "active" in log.read_text(), 120.0)
+        (node,) = children_of(demo.pid)
+        demo.terminate()
+        assert demo.wait(timeout=60.0) == 128 + signal.SIGTERM
+        wait_until(lambda: not Path(f"/proc/{node}").exists(), 10.0)
+    finally:
+        demo.kill()
+
+
+def children_of(pid: int) -> list[int]:
+    return [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def wait_until(condition: Callable[[], bool], timeout_s: float) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.1)
 
 
 @needs_ros

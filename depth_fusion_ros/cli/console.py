@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NoReturn
@@ -35,6 +37,19 @@ def progress_bars() -> Iterator[Progress]:
     )
     with Progress(*columns, console=console) as progress:
         yield progress
+
+
+def stop_in_order_on_termination() -> None:
+    """Turn SIGTERM and SIGHUP into SystemExit, so that child processes are stopped on the way out.
+
+    Python's default ends the process at once and would leave a node running.
+    """
+
+    def leave(number: int, _: object) -> None:
+        sys.exit(128 + number)
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, leave)
 
 
 def parse_size(text: str) -> tuple[int, int]:

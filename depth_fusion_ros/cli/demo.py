@@ -15,7 +15,14 @@ from numpy.typing import NDArray
 from depth_fusion_ros.bags.reader import BagReader, DualPixelRecord
 from depth_fusion_ros.bags.typestore import BagError
 from depth_fusion_ros.cli.bag import make_with_progress
-from depth_fusion_ros.cli.console import EXIT_UNUSABLE, console, fail, parse_size, progress_bars
+from depth_fusion_ros.cli.console import (
+    EXIT_UNUSABLE,
+    console,
+    fail,
+    parse_size,
+    progress_bars,
+    stop_in_order_on_termination,
+)
 from depth_fusion_ros.cli.simulated_bag import SimulatedBag
 from depth_fusion_ros.ros.environment import ensure_ros_environment, free_domain_id, ros_problem
 
@@ -58,6 +65,7 @@ def demo_command(
         fail(problem, EXIT_UNUSABLE)
     domain = None if os.environ.get("ROS_DOMAIN_ID") else free_domain_id()
     ensure_ros_environment(domain_id=domain)
+    stop_in_order_on_termination()
     plan = SimulatedBag(frames, width, height, hz, camera, seed)
     bag_path = _prepared_bag(plan, out / "bags" / plan.name)
 
