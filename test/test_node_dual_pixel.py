@@ -6,7 +6,6 @@ import signal
 import threading
 import time
 import weakref
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -47,7 +46,7 @@ def bench():
 @pytest.fixture(scope="module")
 def active(bench):
     """One active node with the layout pair and its camera, warmed up by a first good set."""
-    with bench.node("depth.max_m:=6.0", "input.sync_timeout_s:=2.0"):
+    with bench.node("depth.max_m:=6.0", "input.sync_timeout_s:=2.0") as bench.process:
         camera = bench.camera()
         bench.wait_for(DEPTH, camera.send())
         yield bench, camera
@@ -182,6 +181,14 @@ def _check_bad_input(bench, camera, row, good_topic=DEPTH):
 @pytest.mark.parametrize("row", BAD_INPUTS, ids=str)
 def test_bad_input(active, row):
     _check_bad_input(*active, row)
+
+
+def test_each_cause_was_logged_with_topic_value_rule_and_remedy(active):
+    bench, camera = active
+    camera.send(damage=lambda m: setattr(m["dp/left/image_raw"], "encoding", "yuv422"))
+    line = bench.wait(lambda: [x for x in bench.process.log if "(bad_encoding)" in x], "log")[-1]
+    for word in ("dp/left/image_raw", "encoding = '", "must be one of mono8", "convert it"):
+        assert word in line
 
 
 @pytest.fixture(scope="module")
@@ -330,28 +337,19 @@ def test_without_autostart_the_node_waits_and_sigint_while_working_is_clean():
     assert not any("Traceback" in line for line in process.log), process.log
 
 
-@pytest.mark.parametrize(
-    ("model", "words"),
-    [("", ["model.path = ''", "closed_form"]),
-     ("no_such_model", ["no_such_model"]),
-     ("CORRUPT", ["corrupt.json"])],
-)
-def test_a_model_that_cannot_be_loaded_fails_configure_with_a_sentence(model, words, tmp_path):
-    if model == "CORRUPT":
-        path = Path(tmp_path) / "corrupt.json"
-        path.write_bytes(b"{ not a card \x00")
-        model = str(path)
+def test_a_model_that_cannot_be_loaded_fails_configure_and_the_node_lives(tmp_path):
+    path = tmp_path / "corrupt.json"
+    path.write_bytes(b"{ not a card \x00")
     with Bench() as bench, bench.node("autostart:=false", wait_active=False,
-                                      model=model or "''") as process:
-        assert bench.state() == "unconfigured"
+                                      model=str(path)) as process:
         assert not bench.change(Transition.TRANSITION_CONFIGURE)
         assert bench.state() == "unconfigured"
         bench.counters()
         level, message, _ = bench.diagnostics["model"]
         assert level == b"\x02"
-        for word in words:
-            assert word in message
-            assert any(word in line for line in process.log)
+        assert "corrupt.json" in message
+        assert any("corrupt.json" in line for line in process.log)
+        assert not bench.change(Transition.TRANSITION_CONFIGURE), "and can be asked again"
 
 
 def test_a_parameter_out_of_range_ends_the_process_with_a_sentence():
@@ -416,6 +414,19 @@ def test_an_error_while_activating_frees_everything_and_the_node_can_start_again
     node.broken = False
     assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
     assert node.trigger_activate() == TransitionCallbackReturn.SUCCESS
+
+
+@pytest.mark.parametrize(("model", "words"), [
+    ("", ["model.path = ''", "difuse_net_s", "closed_form"]),
+    ("no_such_model", ["no_such_model"]),
+    ("no/such/card.json", ["no/such/card.json"]),
+])
+def test_a_missing_model_fails_configure_with_a_sentence(node_here, model, words):
+    node = node_here(**{"model.path": model})
+    assert node.trigger_configure() == TransitionCallbackReturn.FAILURE
+    assert node._state_machine.current_state[1] == "unconfigured"
+    for word in words:
+        assert word in node.health.configure_error
 
 
 def test_a_gpu_that_is_not_there_falls_back_to_the_cpu_only_where_allowed(node_here):
@@ -512,7 +523,7 @@ def test_overload_drops_the_oldest_keeps_latency_bounded_and_loses_no_count():
 
 def test_process_all_estimates_every_set_in_order_although_it_is_too_slow():
     with Bench(outputs=(DEPTH, REPORT)) as bench, bench.node(
-            "replay.process_all:=true", "input.max_age_s:=0.001"):
+            "replay.process_all:=true", "input.max_age_s:=0.001") as process:
         camera = bench.camera()
         stamps = []
         for _ in range(25):
@@ -520,6 +531,10 @@ def test_process_all_estimates_every_set_in_order_although_it_is_too_slow():
             time.sleep(0.004)
         bench.wait_for(DEPTH, stamps[-1])
         assert [stamp_to_ns(m.header.stamp) for m in bench.received[DEPTH]] == stamps
+        for _ in range(20):
+            camera.send()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 0, "a full queue must not keep the node from ending"
 
 
 def test_bag_time_is_neither_stale_nor_reported_as_latency():

@@ -210,8 +210,9 @@ class DepthNode(LifecycleNode):
             self.accounts.drop("disabled")
             return
         assert self._mailbox is not None
-        if self._mailbox.put(item) is not None:
-            self.accounts.drop("busy")
+        left_over = self._mailbox.put(item)
+        if left_over is not None:
+            self.accounts.drop("inactive" if left_over is item else "busy")
 
     def drop(self, cause: str, sentence: str) -> None:
         """Count a set that ends without depth and say why, at most once in five seconds a cause."""
@@ -232,10 +233,12 @@ class DepthNode(LifecycleNode):
                 self._process(item)
             except Exception as error:
                 if not self.context.ok():
-                    return  # interrupted: publishers are gone
+                    break  # interrupted: publishers are gone
                 cause = getattr(error, "cause", "")
                 self.drop(cause or "internal_error",
                           str(error) if cause else traceback.format_exc().strip())
+        for _ in mailbox.close():  # an executor thread that waits for room must not wait for ever
+            self.accounts.drop("inactive")
 
     def _process(self, item: Any) -> None:
         start_ns = time.time_ns()

@@ -267,8 +267,9 @@ class SetSynchroniser:
             return
         self._on_drop(_cause(missing[0]),
                       f"{missing[0]}: no message with stamp {_text(entry.stamp_ns)} ({why}): each "
-                      "set needs one; check that it is published with the image's stamp, or raise "
-                      "input.sync_tolerance_s")
+                      "set needs one; check that it is published with the image's stamp, or "
+                      + ("set input.use_rgb to false" if missing[0].startswith("rgb/")
+                         else "raise input.sync_tolerance_s"))
 
     def _has(self, topic: str, entry: _Entry) -> bool:
         if topic in self._openers:
