@@ -15,6 +15,7 @@ from threading import Event, Thread
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
@@ -116,7 +117,8 @@ def frame_to_messages(frame: SimulatedFrame, frame_id: str, layout: str, encodin
         encoding: mono16 or mono8 for the dual-pixel views.
     """
     header = Header(frame_id=frame_id)
-    left, right = frame.left, frame.right
+    left: NDArray[Any] = frame.left
+    right: NDArray[Any] = frame.right
     if encoding == "mono8":
         left, right = ((view >> 8).astype(np.uint8) for view in (left, right))
     info = intrinsics_to_camera_info(frame.intrinsics, header)

@@ -128,7 +128,8 @@ def _pixels(msg: Image, topic: str, kind: str, channels: int) -> NDArray[Any]:
             f"data has {len(msg.data)} bytes: {needed} are needed for {width}x{height} "
             f"{msg.encoding} with step {step}; check the driver and the transport",
         )
-    shape, strides = (height, width), (step, channels * dtype.itemsize)
+    shape: tuple[int, ...] = (height, width)
+    strides: tuple[int, ...] = (step, channels * dtype.itemsize)
     if channels > 1:
         shape, strides = (*shape, channels), (*strides, dtype.itemsize)
     pixels = np.ndarray(shape, dtype, memoryview(msg.data), strides=strides)
@@ -207,7 +208,7 @@ def camera_info_to_intrinsics(info: CameraInfo, topic: str, width_px: int, heigh
 def array_to_data(values: NDArray[Any]) -> array[int]:
     """Copy an array once into the ``array.array('B')`` that message fields want."""
     data = array("B")
-    data.frombytes(memoryview(np.ascontiguousarray(values)).cast("B"))
+    data.frombytes(np.ascontiguousarray(values).data.cast("B"))
     return data
 
 

@@ -81,9 +81,9 @@ class Parameter:
             return f"{said}: must be finite; the default is {self.default!r}"
         if self.choices and value not in self.choices:
             return f"{said}: must be {self.rule}; the default is {self.default!r}"
-        if self.minimum is not None and value < self.minimum:
+        if self.minimum is not None and float(value) < self.minimum:
             return f"{said}: must be {self._range}; raise it to {self.minimum:g} or more"
-        if self.maximum is not None and value > self.maximum:
+        if self.maximum is not None and float(value) > self.maximum:
             return f"{said}: must be {self._range}; lower it to {self.maximum:g} or less"
         if self.pattern and not re.fullmatch(self.pattern, str(value)):
             return f"{said}: {self.rule}; the default is {self.default!r}"
@@ -136,7 +136,7 @@ class ParameterTable:
 
     # -- the ROS side -------------------------------------------------------------------------
 
-    def declare(self, node: Any) -> dict[str, Value]:
+    def declare(self, node: Any) -> dict[str, Any]:
         """Declare every row on an rclpy node and return the values in force.
 
         Raises:
@@ -157,11 +157,11 @@ class ParameterTable:
             raise ParameterError("; ".join(problems))
         return self.values(node)
 
-    def values(self, node: Any) -> dict[str, Value]:
+    def values(self, node: Any) -> dict[str, Any]:
         """Return name -> value now, of the rows declared on ``node``."""
         return {name: node.get_parameter(name).value for name in self.rows}
 
-    def follow(self, node: Any, apply: Callable[[dict[str, Value]], None]) -> None:
+    def follow(self, node: Any, apply: Callable[[dict[str, Any]], None]) -> None:
         """Refuse bad sets as a whole; after a good one call ``apply`` with all values."""
         from rcl_interfaces.msg import SetParametersResult
 
