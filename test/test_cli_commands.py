@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from bag_scenes import write_small_bag
 from typer.testing import CliRunner
@@ -95,6 +96,20 @@ def test_bag_make_refuses_wrong_sizes_and_cameras(tmp_path: Path) -> None:
     wrong_camera = CliRunner().invoke(app, ["bag", "make", path, "--camera", "gopro"])
     assert wrong_camera.exit_code == 2 and "gopro" in wrong_camera.output
     assert not Path(path).exists()
+
+
+def test_images_do_not_depend_on_the_number_of_cores_that_rendered_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = SimulatedBag(frames=7, width_px=48, height_px=32)
+    for name, cores in (("one", {0}), ("two", {0, 1})):
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _, cores=cores: cores)
+        plan.make(tmp_path / name)
+    with BagReader(tmp_path / "one") as one, BagReader(tmp_path / "two") as two:
+        for first, second in zip(one.frames(), two.frames(), strict=True):
+            difference = first.left.array.astype(int) - second.left.array
+            assert abs(difference).max() <= 1  # sums of floats in another order
+            np.testing.assert_allclose(first.truth.array, second.truth.array, rtol=1e-5)
 
 
 def test_a_cached_bag_is_taken_only_for_the_same_parameters_and_never_half_made(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Annotated
 
@@ -48,7 +49,15 @@ def make_with_progress(plan: SimulatedBag, path: Path, *, storage: str = "mcap")
     """Render `plan` to `path` under a progress bar."""
     with progress_bars() as bars:
         task = bars.add_task("rendering scenes", total=plan.frames, note=plan.camera)
-        plan.make(path, storage=storage, on_frame=lambda done: bars.update(task, completed=done))
+        try:
+            plan.make(
+                path, storage=storage, on_frame=lambda done: bars.update(task, completed=done)
+            )
+        except BrokenProcessPool:
+            fail(
+                "a rendering process was killed, most likely for memory: each needs about 0.5 GB; "
+                "free some, or choose a smaller --size"
+            )
 
 
 @app.command()

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import hashlib
+import multiprocessing
+import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from depth_fusion_ros.bags.reader import BagReader
 from depth_fusion_ros.bags.typestore import BagError
 from depth_fusion_ros.bags.writer import DualPixelBagWriter, remove_bag
+
+if TYPE_CHECKING:
+    from depth_fusion_ros.simulation.sequence import SimulatedFrame
+
+FRAMES_PER_SCENE = 5
+SEEDS_APART = 100_003  # between two seeds of a user: room for their scenes
+MOST_WORKERS = 8  # each holds torch: about 0.4 GB
 
 
 @dataclass(frozen=True)
@@ -62,15 +73,6 @@ class SimulatedBag:
             BagError: `path` holds something that is not a bag.
             ValueError: a parameter the simulator refuses.
         """
-        from depth_fusion_ros.simulation.sequence import simulate_sequence
-
-        frames = simulate_sequence(
-            frames=self.frames,
-            width_px=self.width_px,
-            height_px=self.height_px,
-            seed=self.seed,
-            camera=self.camera,
-        )
         if path.exists() and not self.is_at(path):
             remove_bag(path)  # before hours of rendering: refuses what is no bag
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -79,7 +81,7 @@ class SimulatedBag:
         period_ns = round(1e9 / self.rate_hz)
         kappas = set()
         with DualPixelBagWriter(partial, storage=storage, metadata=self.metadata()) as bag:
-            for index, frame in enumerate(frames):
+            for index, frame in enumerate(self._rendered()):
                 bag.write_frame(frame, bag.start_ns + index * period_ns)
                 kappas.add(round(frame.lens.kappa, 6))
                 on_frame(index + 1)
@@ -88,6 +90,49 @@ class SimulatedBag:
         remove_bag(path)
         partial.rename(path)
         return path
+
+    def _rendered(self) -> Iterator[SimulatedFrame]:
+        """Yield the frames in order; scenes are rendered side by side, one process for each core.
+
+        Every scene has a seed of its own, so the images do not depend on the number of cores.
+        """
+        starts = range(0, self.frames, FRAMES_PER_SCENE)
+        scenes = [
+            {
+                "frames": min(FRAMES_PER_SCENE, self.frames - start),
+                "width_px": self.width_px,
+                "height_px": self.height_px,
+                "seed": SEEDS_APART * self.seed + 2 * number,
+                "camera": self.camera,
+            }
+            for number, start in enumerate(starts)
+        ]
+        workers = min(len(scenes), len(os.sched_getaffinity(0)), MOST_WORKERS)
+        if workers == 1:
+            for scene in scenes:
+                yield from _render_scene(scene)
+            return
+        context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
+        pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_use_one_thread)
+        try:
+            for frames in pool.map(_render_scene, scenes):
+                yield from frames
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _render_scene(arguments: dict[str, Any]) -> list[SimulatedFrame]:
+    """Return the frames of one scene; runs in a worker process."""
+    from depth_fusion_ros.simulation.sequence import simulate_sequence
+
+    return list(simulate_sequence(**arguments, frames_per_scene=FRAMES_PER_SCENE))
+
+
+def _use_one_thread() -> None:
+    """Keep workers from sharing cores: one process for each core is faster than threads here."""
+    import torch
+
+    torch.set_num_threads(1)
 
 
 def simulator_digest() -> str:
