@@ -69,6 +69,9 @@ class DiFuseNetConfig:
                              "use 'softmax', 'sigmoid' or 'none'")
         if self.output not in ("disparity", "inverse_depth"):
             raise ValueError(f"output = {self.output!r}: use 'disparity' or 'inverse_depth'")
+        if self.evidence and self.attention.axis != "x":
+            raise ValueError("attention axis = 'y' with evidence: the evidence matches along x; "
+                             "transpose the images (the estimator does) or set evidence=False")
 
     @property
     def stride(self) -> int:

@@ -84,8 +84,8 @@ class WindowParallaxAttention(nn.Module):
             left, right = left.transpose(2, 3), right.transpose(2, 3)
         height, width = left.shape[2:]
         padding = -width % config.strip_px
-        padded_left = F.pad(left, (0, padding), mode="replicate") if padding else left
-        padded_right = F.pad(right, (0, padding), mode="replicate") if padding else right
+        padded_left = F.pad(left, (0, padding, 0, 0), mode="replicate") if padding else left
+        padded_right = F.pad(right, (0, padding, 0, 0), mode="replicate") if padding else right
         shape = padded_left.shape
         query = self._strips(self.query(padded_left))
         key = self._strips(self.key(padded_right))

@@ -1,0 +1,323 @@
+"""The dual-pixel estimator: metres, range semantics, refusals, model cards and backends."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from depth_fusion_ros.estimation.backends import NetworkInput, load_backend
+from depth_fusion_ros.estimation.dual_pixel import (
+    DualPixelEstimator,
+    DualPixelFrame,
+    DualPixelOptions,
+    InvalidFrameError,
+)
+from depth_fusion_ros.estimation.estimate import Provenance, ScaleState
+from depth_fusion_ros.estimation.export import write_model
+from depth_fusion_ros.estimation.model_card import (
+    WEIGHTS_FOLDER,
+    ModelError,
+    load_card,
+    shipped_models,
+)
+from depth_fusion_ros.estimation.postprocess import flying_pixels
+from depth_fusion_ros.networks.difuse_net import build
+from depth_fusion_ros.optics.thin_lens import ThinLens
+from depth_fusion_ros.simulation.sequence import simulate_sequence
+
+
+@pytest.fixture(scope="module")
+def frame() -> DualPixelFrame:
+    simulated = next(simulate_sequence(frames=1, width_px=160, height_px=120, seed=5,
+                                       camera="robot_16mm"))
+    frame = DualPixelFrame(simulated.left, simulated.right, simulated.rgb, 42, "optical",
+                           simulated.intrinsics, simulated.lens)
+    object.__setattr__(frame, "truth_m", simulated.depth_m)
+    return frame
+
+
+@pytest.fixture
+def estimator() -> DualPixelEstimator:
+    return DualPixelEstimator(load_backend("closed_form", threads=1),
+                              DualPixelOptions(max_depth_m=20))
+
+
+class FixedBackend:
+    """Returns a given disparity and sigma: tests what the estimator does with it."""
+
+    model_id, device_name, backend_name, input_multiple_px, card = "fixed", "cpu", "fixed", 8, None
+
+    def __init__(self, disparity_px: np.ndarray, sigma_px: float = 0.01) -> None:
+        self.disparity, self.sigma = disparity_px.astype(np.float32), sigma_px
+        self.seen: NetworkInput | None = None
+
+    def infer(self, inputs: NetworkInput) -> tuple[np.ndarray, np.ndarray]:
+        self.seen = inputs
+        out = np.zeros(inputs.left.shape[2:], np.float32)
+        h, w = self.disparity.shape
+        out[:h, :w] = self.disparity
+        return out, np.full_like(out, self.sigma)
+
+
+def test_depth_of_textured_pixels_is_metric(
+    frame: DualPixelFrame, estimator: DualPixelEstimator
+) -> None:
+    estimate = estimator.estimate(frame)
+    truth = frame.truth_m  # type: ignore[attr-defined]
+    use = (estimate.provenance == Provenance.MEASURED) & np.isfinite(estimate.depth_m)
+    assert use.mean() > 0.05
+    assert np.median(np.abs(estimate.depth_m - truth)[use] / truth[use]) < 0.1
+    assert estimate.scale_state is ScaleState.ABSOLUTE
+    assert (estimate.stamp_ns, estimate.frame_id) == (42, "optical")
+    assert set(estimate.stage_ms) == {"preprocess", "inference", "postprocess"}
+
+
+def test_known_disparity_becomes_the_depth_of_the_lens_equation(frame: DualPixelFrame) -> None:
+    lens = frame.lens
+    assert lens is not None
+    wanted_m = np.linspace(0.3, 4.0, 160)[None].repeat(120, 0)
+    estimator = DualPixelEstimator(FixedBackend(lens.disparity_px(wanted_m)),
+                                   DualPixelOptions(max_sigma_ratio=np.inf, edge_filter_px=0))
+    estimate = estimator.estimate(frame)
+    assert np.allclose(estimate.depth_m, wanted_m, rtol=1e-4)
+    assert np.allclose(estimate.sigma_m, wanted_m**2 * 0.01 / lens.disparity_gain_px_m, rtol=1e-3)
+
+
+def test_too_far_too_near_and_too_unsure_are_inf_minus_inf_and_nan(frame: DualPixelFrame) -> None:
+    lens = frame.lens
+    assert lens is not None
+    wanted_m = np.full((120, 160), 1.0)
+    wanted_m[:40], wanted_m[40:80] = 0.1, 12.0
+    backend = FixedBackend(lens.disparity_px(wanted_m))
+    options = DualPixelOptions(min_depth_m=0.2, max_depth_m=8.0, edge_filter_px=0)
+    estimate = DualPixelEstimator(backend, options).estimate(frame)
+    assert np.isneginf(estimate.depth_m[:40]).all()
+    assert np.isposinf(estimate.depth_m[40:80]).all()
+    assert np.allclose(estimate.depth_m[80:], 1.0, rtol=1e-4)
+    assert np.isnan(estimate.sigma_m[:80]).all()
+    assert (estimate.provenance[:80] == Provenance.OUT_OF_RANGE).all()
+    backend.sigma = 10 * lens.disparity_gain_px_m
+    unsure = DualPixelEstimator(backend, options).estimate(frame)
+    assert np.isnan(unsure.depth_m[80:]).all()
+    assert (unsure.provenance[80:] == Provenance.NONE).all()
+    assert not (unsure.depth_m == 0).any()
+
+
+def test_without_a_lens_nothing_is_metric(frame: DualPixelFrame,
+                                          estimator: DualPixelEstimator) -> None:
+    estimate = estimator.estimate(replace(frame, lens=None))
+    assert estimate.scale_state is ScaleState.RELATIVE
+    assert np.isnan(estimate.depth_m).all()
+    assert np.isnan(estimate.sigma_m).all()
+    assert np.isfinite(estimate.relative_inverse_depth()).all()
+
+
+def test_swapped_and_transposed_inputs_give_the_same_depth(
+    frame: DualPixelFrame, estimator: DualPixelEstimator
+) -> None:
+    reference = estimator.estimate(frame)
+    swapped = DualPixelEstimator(estimator.backend, replace(estimator.options, swap_views=True))
+    exchanged = replace(frame, left=frame.right, right=frame.left)
+    assert np.array_equal(swapped.estimate(exchanged).disparity_px, reference.disparity_px)
+    assert frame.rgb is not None
+    vertical = DualPixelEstimator(estimator.backend,
+                                  replace(estimator.options, parallax_axis="y"))
+    turned = vertical.estimate(replace(
+        frame, left=frame.left.T.copy(), right=frame.right.T.copy(),
+        rgb=frame.rgb.transpose(1, 0, 2).copy(),
+        intrinsics=replace(frame.intrinsics, width_px=120, height_px=160)))
+    assert np.allclose(turned.disparity_px.T, reference.disparity_px, atol=1e-5)
+
+
+def test_rgb_of_another_size_sets_the_output_grid(
+    frame: DualPixelFrame, estimator: DualPixelEstimator
+) -> None:
+    assert frame.rgb is not None
+    large = frame.rgb.repeat(2, 0).repeat(2, 1)
+    estimate = estimator.estimate(replace(frame, rgb=large,
+                                          intrinsics=frame.intrinsics.resized(320, 240)))
+    assert estimate.depth_m.shape == (240, 320)
+    small = estimator.estimate(frame)
+    both = np.isfinite(estimate.depth_m[1::2, 1::2]) & np.isfinite(small.depth_m)
+    assert np.median(np.abs(estimate.depth_m[1::2, 1::2] - small.depth_m)[both]) < 0.05
+
+
+def test_eight_bit_srgb_views_are_decoded(frame: DualPixelFrame) -> None:
+    backend = FixedBackend(np.zeros((120, 160)))
+    linear = np.tile(np.linspace(0.05, 0.9, 160, dtype=np.float32), (120, 1))
+    encoded = ((1.055 * linear ** (1 / 2.4) - 0.055) * 255).round().astype(np.uint8)
+    DualPixelEstimator(backend, DualPixelOptions(linear_input=False)).estimate(
+        replace(frame, left=encoded, right=encoded))
+    assert backend.seen is not None
+    assert np.allclose(backend.seen.left[0, 0, :120, :160], np.sqrt(linear), atol=4e-3)
+
+
+@pytest.mark.parametrize(
+    ("change", "cause"),
+    [(lambda f: replace(f, left=f.left[:-1]), "size_mismatch"),
+     (lambda f: replace(f, left=f.left.astype(np.float32)), "size_mismatch"),
+     (lambda f: replace(f, left=f.left.astype(np.int32), right=f.right.astype(np.int32)),
+      "bad_dtype"),
+     (lambda f: replace(f, left=f.left[:20], right=f.right[:20]), "too_small"),
+     (lambda f: replace(f, rgb=f.rgb[:-2]), "size_mismatch"),
+     (lambda f: replace(f, left=np.full(f.left.shape, np.nan, np.float32),
+                        right=f.right.astype(np.float32)), "nan_image"),
+     (lambda f: replace(f, left=np.zeros_like(f.left), right=np.zeros_like(f.right)),
+      "constant_image")],
+)
+def test_bad_frames_are_refused_with_their_cause(
+    frame: DualPixelFrame, estimator: DualPixelEstimator, change: object, cause: str
+) -> None:
+    with pytest.raises(InvalidFrameError) as error:
+        estimator.estimate(change(frame))  # type: ignore[operator]
+    assert error.value.cause == cause
+    assert len(str(error.value)) > 30, "the text names value, rule and remedy"
+
+
+def test_a_mixed_pixel_at_a_depth_edge_is_flying_and_a_slope_is_not() -> None:
+    depth = np.ones((9, 12), np.float32)
+    depth[:, 6:] = 3.0
+    depth[:, 5] = 1.5
+    assert flying_pixels(depth, 1)[:, 5].all()
+    assert not flying_pixels(depth, 1)[:, [0, 1, 2, 8, 9]].any()
+    assert not flying_pixels(depth, 0).any()
+    slope = np.linspace(1, 1.5, 60, dtype=np.float32)[None].repeat(9, 0)
+    assert not flying_pixels(slope, 1).any()
+    depth[0, 0], depth[3, 3] = np.nan, np.inf
+    assert not flying_pixels(depth, 1)[[0, 3], [0, 3]].any()
+
+
+@pytest.fixture(scope="module")
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A freshly initialised network, exported like a trained one."""
+    run = tmp_path_factory.mktemp("run")
+    torch.manual_seed(0)
+    network = build("difuse_net_s")
+    torch.nn.init.normal_(network.head_half.weight, std=0.05)
+    save_file(network.state_dict(), run / "difuse_net_s.safetensors")
+    facts = {"network": "difuse_net_s", "architecture": asdict(network.config),
+             "parameters": 1, "steps_done": 0, "minutes": 0.0,
+             "training": {"data": {"scenes": 16, "width_px": 64, "height_px": 64}}}
+    (run / "run.json").write_text(json.dumps(facts))
+    folder = tmp_path_factory.mktemp("model")
+    write_model(run, folder, name="fresh", version="0", date="2026-01-01", command="none",
+                sigma_scale=1.5, accuracy=[])
+    return folder
+
+
+def test_onnxruntime_and_torch_agree_and_odd_sizes_are_padded(
+    frame: DualPixelFrame, model_folder: Path
+) -> None:
+    card = str(model_folder / "fresh.json")
+    engines = [load_backend(card, backend=name, threads=1) for name in ("torch", "onnxruntime")]
+    odd = replace(frame, left=frame.left[:100, :150], right=frame.right[:100, :150],
+                  rgb=None, intrinsics=replace(frame.intrinsics, width_px=150, height_px=100))
+    a, b = (DualPixelEstimator(engine).estimate(odd) for engine in engines)
+    assert a.disparity_px.shape == (100, 150)
+    assert a.disparity_px.std() > 0
+    assert np.quantile(np.abs(a.disparity_px - b.disparity_px), 0.999) < 0.02
+    assert np.allclose(np.median(a.sigma_px), np.median(b.sigma_px), rtol=1e-2)
+    assert a.model_id == b.model_id == load_card(model_folder / "fresh.json").model_id
+    assert load_backend(card, threads=1).backend_name == "onnxruntime", "the fast one by default"
+
+
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "missing", "other_network", "no_card",
+                                    "broken_card", "wrong_demand"])
+def test_unusable_weights_are_refused_with_file_and_remedy(
+    model_folder: Path, tmp_path: Path, damage: str
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(model_folder, folder)
+    weights, card = folder / "fresh.safetensors", folder / "fresh.json"
+    content = weights.read_bytes()
+    demand, expected = "", "sha256"
+    if damage == "truncated":
+        weights.write_bytes(content[: len(content) // 2])
+    elif damage == "flipped":
+        weights.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    elif damage == "missing":
+        weights.unlink()
+        expected = "missing"
+    elif damage == "other_network":
+        values = json.loads(card.read_text())
+        values["architecture"]["decoder"][0] += 8
+        card.write_text(json.dumps(values))
+        expected = "do not fit"
+    elif damage == "no_card":
+        card.unlink()
+        expected = "model card"
+    elif damage == "broken_card":
+        card.write_text(card.read_text()[:200])
+        expected = "not a valid card"
+    elif damage == "wrong_demand":
+        demand, expected = "0" * 64, "demands"
+    with pytest.raises(ModelError, match=expected):
+        load_backend(str(card), backend="torch", sha256=demand, threads=1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [({"model": ""}, "model.path"), ({"model": "no_such_net"}, "no_such_net"),
+     ({"model": "closed_form", "backend": "tensorrt"}, "model.backend"),
+     ({"model": "closed_form", "precision": "int3"}, "model.precision")],
+)
+def test_wrong_choices_are_refused_by_name(arguments: dict[str, str], named: str) -> None:
+    with pytest.raises(ModelError, match=named):
+        load_backend(**arguments)  # type: ignore[arg-type]
+
+
+def test_devices_are_refused_or_fall_back_as_asked(model_folder: Path) -> None:
+    card = str(model_folder / "fresh.json")
+    with pytest.raises(ModelError, match="device"):
+        load_backend(card, device="tpu")
+    if torch.cuda.is_available():
+        pytest.skip("this machine has CUDA; the fallback cannot be seen")
+    assert load_backend(card, device="cuda:0", threads=1).device_name.startswith("cpu")
+    with pytest.raises(ModelError, match="allow_cpu_fallback"):
+        load_backend(card, device="cuda:0", allow_cpu_fallback=False)
+
+
+@pytest.mark.parametrize("name", shipped_models())
+def test_shipped_weights_load_and_beat_the_closed_form_on_a_fresh_simulated_frame(
+    name: str,
+) -> None:
+    card = load_card(WEIGHTS_FOLDER / f"{name}.json")
+    assert card.licence == "Apache-2.0"
+    assert card.accuracy, "a card without measured accuracy is not a card"
+    errors: dict[str, list[float]] = {name: [], "closed_form": []}
+    frames = list(simulate_sequence(frames=4, frames_per_scene=1, seed=77_001, width_px=192,
+                                    height_px=128, camera="robot_16mm"))
+    for model, values in errors.items():
+        estimator = DualPixelEstimator(load_backend(model, threads=2), DualPixelOptions(
+            max_sigma_ratio=np.inf, edge_filter_px=0, max_depth_m=20))
+        for f in frames:
+            estimate = estimator.estimate(DualPixelFrame(
+                f.left, f.right, f.rgb, 0, "", f.intrinsics, f.lens))
+            depth = np.nan_to_num(estimate.depth_m, posinf=20.0, neginf=0.15)
+            values.append(float(np.mean(np.abs(depth - f.depth_m) / f.depth_m)))
+    assert np.mean(errors[name]) < 0.8 * np.mean(errors["closed_form"])
+
+
+def test_warm_up_runs_without_a_lens(estimator: DualPixelEstimator) -> None:
+    estimator.warm_up(64, 48, 1)
+
+
+def test_impossible_options_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"depth\.min_m"):
+        DualPixelOptions(min_depth_m=5, max_depth_m=1)
+    with pytest.raises(ValueError, match="parallax_axis"):
+        DualPixelOptions(parallax_axis="z")
+
+
+def test_lens_pitch_belongs_to_the_dual_pixel_grid() -> None:
+    """Binning by two halves the disparity in px, and the same metres come out."""
+    fine = ThinLens(0.012, 2.0, 13.8e-6, 1.0)
+    coarse = replace(fine, pixel_pitch_m=27.6e-6)
+    assert fine.disparity_px(0.5) == pytest.approx(2 * coarse.disparity_px(0.5))
