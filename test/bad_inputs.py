@@ -117,6 +117,8 @@ BAD_INPUTS = (
              stamp=lambda newest_ns, now_ns: newest_ns - SECOND_NS),
     BadInput("stamp of the newest set again", "dropped.repeated_stamp",
              stamp=lambda newest_ns, now_ns: newest_ns),
+    BadInput("stamp with negative seconds", "dropped.bad_stamp",
+             stamp=lambda newest_ns, now_ns: -5 * SECOND_NS),
     BadInput("left view missing", "dropped.missing_left", without(LEFT)),
     BadInput("right view missing", "dropped.missing_right", without(RIGHT)),
     BadInput("rgb view missing", "dropped.missing_rgb", without(RGB)),

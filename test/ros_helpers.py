@@ -23,7 +23,6 @@ from typing import Any
 import numpy as np
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
-from lifecycle_msgs.msg import State
 from lifecycle_msgs.srv import ChangeState, GetState
 from rcl_interfaces.srv import GetParameters, SetParametersAtomically
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
@@ -235,6 +234,12 @@ class Bench:
         return Camera(self, **arguments)
 
 
+def balanced(counters: dict[str, int]) -> bool:
+    """Tell whether every set received is estimated, dropped with a cause, or pending."""
+    drops = sum(n for key, n in counters.items() if key.startswith("dropped."))
+    return counters["received"] == counters["estimated"] + drops + counters["pending"]
+
+
 class Camera:
     """Publishes sets of a textured scene whose two views are displaced."""
 
@@ -254,7 +259,7 @@ class Camera:
         if lens:
             types[LENS_STATE] = LensState
         profile = QoSProfile(
-            history=HistoryPolicy.KEEP_LAST, depth=10,
+            history=HistoryPolicy.KEEP_LAST, depth=100,
             reliability=ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT)
         self.publishers = {topic: bench.ros.create_publisher(kind, topic, profile)
                            for topic, kind in types.items()}
@@ -313,6 +318,3 @@ def textured_views(width_px: int, height_px: int, disparity_px: float) -> tuple[
     as_counts = [(v * 50000).astype(np.uint16) for v in (left, right)]
     rgb = np.repeat((centre ** (1 / 2.2) * 255).astype(np.uint8)[..., None], 3, axis=2)
     return as_counts[0], as_counts[1], rgb
-
-
-INACTIVE, ACTIVE = State.PRIMARY_STATE_INACTIVE, State.PRIMARY_STATE_ACTIVE

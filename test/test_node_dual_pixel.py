@@ -2,36 +2,30 @@
 
 from __future__ import annotations
 
-import signal
-import threading
 import time
-import weakref
 
 import numpy as np
 import pytest
 
-from depth_fusion_ros.ros.environment import free_domain_id, ros_problem
+from depth_fusion_ros.ros.environment import ros_problem
 
 if problem := ros_problem():
     pytest.skip(problem, allow_module_level=True)
 
 from bad_inputs import BAD_INPUTS, PACKED_BAD_INPUTS
 from lifecycle_msgs.msg import Transition
-from rclpy.lifecycle import TransitionCallbackReturn
 from ros_helpers import (
     DEPTH,
     FRAME_ID,
     LENS,
-    LENS_STATE,
     RELATIVE,
     REPORT,
     Bench,
+    balanced,
 )
-from rosgraph_msgs.msg import Clock
 
 from depth_fusion_ros.msg import FrameReport
 from depth_fusion_ros.ros.messages import image_to_array, stamp_to_ns
-from depth_fusion_ros.ros.outputs import ns_to_stamp
 
 pytestmark = pytest.mark.ros
 FLOAT = ("32FC1",)
@@ -51,11 +45,6 @@ def active(bench):
         bench.wait_for(DEPTH, camera.send())
         yield bench, camera
         camera.close()
-
-
-def balanced(counters):
-    drops = sum(n for key, n in counters.items() if key.startswith("dropped."))
-    return counters["received"] == counters["estimated"] + drops + counters["pending"]
 
 
 # -- good frames -------------------------------------------------------------------------------
@@ -311,249 +300,3 @@ def test_cleanup_frees_the_model_and_configure_brings_it_back(active):
     assert bench.change(Transition.TRANSITION_ACTIVATE)
     bench.wait(lambda: all(p.get_subscription_count() for p in camera.publishers.values()), "subs")
     bench.wait_for(DEPTH, camera.send())
-
-
-def test_shutdown_from_active_finalizes_and_sigint_ends_the_process_cleanly():
-    with Bench() as bench, bench.node() as process:
-        assert bench.change(Transition.TRANSITION_ACTIVE_SHUTDOWN)
-        assert bench.state() == "finalized"
-        process.send_signal(signal.SIGINT)
-        assert process.wait(20) == 0
-    assert not any("Traceback" in line for line in process.log), process.log
-
-
-def test_without_autostart_the_node_waits_and_sigint_while_working_is_clean():
-    with Bench() as bench, bench.node("autostart:=false", wait_active=False) as process:
-        assert bench.state() == "unconfigured"
-        assert bench.change(Transition.TRANSITION_CONFIGURE)
-        assert bench.state() == "inactive"
-        assert bench.change(Transition.TRANSITION_ACTIVATE)
-        camera = bench.camera()
-        bench.wait_for(DEPTH, camera.send())
-        for _ in range(3):
-            camera.send()
-        process.send_signal(signal.SIGINT)
-        assert process.wait(20) == 0
-    assert not any("Traceback" in line for line in process.log), process.log
-
-
-def test_a_model_that_cannot_be_loaded_fails_configure_and_the_node_lives(tmp_path):
-    path = tmp_path / "corrupt.json"
-    path.write_bytes(b"{ not a card \x00")
-    with Bench() as bench, bench.node("autostart:=false", wait_active=False,
-                                      model=str(path)) as process:
-        assert not bench.change(Transition.TRANSITION_CONFIGURE)
-        assert bench.state() == "unconfigured"
-        bench.counters()
-        level, message, _ = bench.diagnostics["model"]
-        assert level == b"\x02"
-        assert "corrupt.json" in message
-        assert any("corrupt.json" in line for line in process.log)
-        assert not bench.change(Transition.TRANSITION_CONFIGURE), "and can be asked again"
-
-
-def test_a_parameter_out_of_range_ends_the_process_with_a_sentence():
-    with Bench() as bench, bench.node("depth.max_m:=8", wait_active=False) as process:
-        assert process.wait(20) == 2
-    assert any("depth.max_m = 8" in line and "write 8.0" in line for line in process.log)
-    assert not any("Traceback" in line for line in process.log), process.log
-
-
-@pytest.fixture
-def node_here():
-    """The node in this process, not spinning, for what only its inside can show."""
-    import rclpy
-    from rclpy.parameter import Parameter
-
-    from depth_fusion_ros.nodes.dual_pixel_depth import DualPixelDepth
-
-    context = rclpy.Context()
-    rclpy.init(context=context, domain_id=free_domain_id())
-    made = []
-
-    def make(kind=DualPixelDepth, **parameters):
-        values = {"autostart": False, "model.path": "closed_form", **parameters}
-        node = kind(context=context, parameter_overrides=[
-            Parameter(name, value=value) for name, value in values.items()])
-        made.append(node)
-        return node
-
-    make.base = DualPixelDepth
-    yield make
-    for node in made:
-        node.destroy_node()
-    rclpy.shutdown(context=context)
-
-
-def test_cleanup_lets_go_of_the_estimator(node_here):
-    node = node_here()
-    assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
-    alive = weakref.ref(node.estimator)
-    node.trigger_activate()
-    node.trigger_deactivate()
-    assert alive() is not None, "deactivate keeps the model"
-    node.trigger_cleanup()
-    assert alive() is None
-
-
-def test_an_error_while_activating_frees_everything_and_the_node_can_start_again(node_here):
-    class Broken(node_here.base):
-        broken = True
-
-        def start_inputs(self, deliver):
-            if self.broken:
-                raise RuntimeError("no such topic")
-            super().start_inputs(deliver)
-
-    node = node_here(Broken)
-    node.trigger_configure()
-    assert node.trigger_activate() == TransitionCallbackReturn.ERROR
-    assert node._state_machine.current_state[1] == "unconfigured"
-    assert node.estimator is None and node.outputs is None
-    assert not any(thread.name == "depth" for thread in threading.enumerate())
-    node.broken = False
-    assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
-    assert node.trigger_activate() == TransitionCallbackReturn.SUCCESS
-
-
-@pytest.mark.parametrize(("model", "words"), [
-    ("", ["model.path = ''", "difuse_net_s", "closed_form"]),
-    ("no_such_model", ["no_such_model"]),
-    ("no/such/card.json", ["no/such/card.json"]),
-])
-def test_a_missing_model_fails_configure_with_a_sentence(node_here, model, words):
-    node = node_here(**{"model.path": model})
-    assert node.trigger_configure() == TransitionCallbackReturn.FAILURE
-    assert node._state_machine.current_state[1] == "unconfigured"
-    for word in words:
-        assert word in node.health.configure_error
-
-
-def test_a_gpu_that_is_not_there_falls_back_to_the_cpu_only_where_allowed(node_here):
-    import torch
-
-    if torch.cuda.is_available():
-        pytest.skip("has a GPU")
-    node = node_here(device="cuda:0")
-    assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
-    assert node.health.cpu_fallback and node.health.device_name.startswith("cpu")
-    node = node_here(device="cuda:0", allow_cpu_fallback=False)
-    assert node.trigger_configure() == TransitionCallbackReturn.FAILURE
-    assert "cuda" in node.health.configure_error
-
-
-# -- scale, QoS, overload ----------------------------------------------------------------------
-
-
-def test_without_any_lens_only_relative_depth_is_published_and_diagnostics_say_why():
-    with Bench() as bench, bench.node():
-        camera = bench.camera(lens=False)
-        stamps = [camera.send()]
-        bench.wait_for(RELATIVE, stamps[0])
-        stamps.append(camera.send())
-        relative = image_to_array(bench.wait_for(RELATIVE, stamps[1]), RELATIVE, FLOAT)
-        assert np.isfinite(relative).any()
-        report = bench.wait_for(REPORT, stamps[1])
-        assert report.scale_state == FrameReport.SCALE_RELATIVE
-        bench.counters()
-        for topic in (DEPTH, "depth_registered/sigma", "depth_registered/image_raw", "points"):
-            assert not bench.received[topic], topic
-        level, message, _ = bench.diagnostics["lens"]
-        assert level == b"\x01"
-        assert LENS_STATE in message and "lens.focus_source" in message
-
-
-def test_lens_parameters_alone_make_metric_depth_without_rgb():
-    with Bench() as bench, bench.node(
-        "lens.focus_source:=constant", "lens.focus_diopters:=1.25", "lens.focal_length_m:=0.012",
-        "lens.f_number:=2.0", "lens.pixel_pitch_m:=27.6e-6", "input.use_rgb:=false",
-    ):
-        camera = bench.camera(lens=False, rgb=False)
-        stamp_ns = camera.send()
-        assert bench.wait_for(DEPTH, stamp_ns).header.frame_id == FRAME_ID
-        assert bench.wait_for(REPORT, stamp_ns).scale_state == FrameReport.SCALE_ABSOLUTE
-
-
-def test_a_best_effort_camera_is_followed():
-    with Bench() as bench, bench.node():
-        camera = bench.camera(reliable=False)
-        bench.wait(lambda: camera.send() and time.sleep(0.1) is None and bench.received[DEPTH],
-                   "depth from a best-effort camera")
-
-
-def test_a_reliable_only_node_names_the_best_effort_publisher_it_cannot_hear():
-    with Bench() as bench, bench.node("input.reliability:=reliable"):
-        profile_of = bench.ros.create_publisher
-        from rclpy.qos import QoSProfile, ReliabilityPolicy
-        from sensor_msgs.msg import Image
-
-        profile_of(Image, "dp/left/image_raw",
-                   QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT))
-        bench.wait(lambda: "incompatible_publishers.dp/left/image_raw" in bench.diagnostics.get(
-            "inputs", (0, 0, {}))[2], "the incompatible publisher")
-        assert "input.reliability" in bench.diagnostics["inputs"][1]
-
-
-def test_overload_drops_the_oldest_keeps_latency_bounded_and_loses_no_count():
-    with Bench(outputs=(DEPTH, REPORT)) as bench, bench.node():
-        camera = bench.camera(width_px=320, height_px=240)
-        bench.wait_for(REPORT, camera.send())
-        camera.send()
-        sent = 2
-        deadline = time.monotonic() + 3.0
-        while time.monotonic() < deadline:
-            camera.send()
-            sent += 1
-            time.sleep(0.005)
-        last_ns = camera.send()
-        sent += 1
-        bench.wait_for(REPORT, last_ns)
-        bench.wait(lambda: bench.counters_now().get("pending") == 0, "no set pending")
-        counters = bench.counters()
-        assert balanced(counters)
-        assert counters["received"] == sent
-        assert counters["dropped.busy"] > 0
-        assert set(counters) <= {"received", "estimated", "pending", "dropped.busy"}
-        reports = bench.received[REPORT]
-        assert reports[-1].dropped_busy == counters["dropped.busy"]
-        assert [r.sequence for r in reports] == list(range(len(reports)))
-        processing = [r.latency_ms - dict(zip(r.stage_names, r.stage_ms))["wait"] for r in reports]
-        assert max(r.latency_ms for r in reports) < 3 * max(processing) + 50.0
-
-
-def test_process_all_estimates_every_set_in_order_although_it_is_too_slow():
-    with Bench(outputs=(DEPTH, REPORT)) as bench, bench.node(
-            "replay.process_all:=true", "input.max_age_s:=0.001") as process:
-        camera = bench.camera()
-        stamps = []
-        for _ in range(25):
-            stamps.append(camera.send())
-            time.sleep(0.004)
-        bench.wait_for(DEPTH, stamps[-1])
-        assert [stamp_to_ns(m.header.stamp) for m in bench.received[DEPTH]] == stamps
-        for _ in range(20):
-            camera.send()
-        process.send_signal(signal.SIGINT)
-        assert process.wait(20) == 0, "a full queue must not keep the node from ending"
-
-
-def test_bag_time_is_neither_stale_nor_reported_as_latency():
-    bag_ns = 1_000 * 1_000_000_000
-    with Bench() as bench, bench.node("use_sim_time:=true", "input.max_age_s:=0.5"):
-        clock = bench.ros.create_publisher(Clock, "/clock", 10)
-        camera = bench.camera()
-        bench.wait(clock.get_subscription_count, "the node's /clock subscription")
-        time.sleep(0.2)
-        for step in range(3):
-            stamp_ns = bag_ns + step * 100_000_000
-            clock.publish(Clock(clock=ns_to_stamp(stamp_ns)))
-            time.sleep(0.05)
-            camera.send(stamp_ns)
-            report = bench.wait_for(REPORT, stamp_ns)
-            assert 0.0 < report.latency_ms < 60_000.0, "wall time, whatever the bag says"
-        clock.publish(Clock(clock=ns_to_stamp(bag_ns + 10**9)))
-        time.sleep(0.05)
-        camera.send(bag_ns + 300_000_000)
-        bench.wait(lambda: bench.counters_now().get("dropped.stale") == 1, "stale by bag time")
-        assert bench.diagnostics["inference"][2]["live_latency_p50_ms"] == "n/a"
-        assert not bench.received["dual_pixel_depth/debug/pipeline_latency_ms"]

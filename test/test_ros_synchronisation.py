@@ -140,6 +140,13 @@ def test_stamps_that_only_fall_are_never_followed():
     assert bench.causes == ["stamp_backwards"] * 9
 
 
+def test_a_negative_stamp_is_one_drop():
+    bench = Bench()
+    bench.send(-5000)
+    bench.send(100)
+    assert (bench.stamps(), bench.causes) == ([100], ["bad_stamp"])
+
+
 def test_near_stamps_join_within_the_tolerance_and_count_as_one_set():
     bench = Bench(tolerance_s=0.02)
     for stamp in (100, 200):

@@ -152,7 +152,8 @@ class DualPixelDepth(DepthNode):
             self._expect_lens(self.count_publishers(LENS) > 0)
 
     def _on_message(self, topic: str, message: Any, received_ns: int) -> None:
-        assert self._inputs is not None
+        if self._inputs is None:
+            return  # taken from the middleware just before the node was deactivated
         if self._lens_wanted and not self._lens_expected:
             self._expect_lens(topic == LENS or self.count_publishers(LENS) > 0)
         self._inputs.add(topic, message, received_ns)

@@ -25,7 +25,7 @@ from depth_fusion_ros.ros.depth_node import run_node
 from depth_fusion_ros.ros.lens import lens_to_state
 from depth_fusion_ros.ros.messages import array_to_image, intrinsics_to_camera_info
 from depth_fusion_ros.ros.parameter_tables import SYNTHETIC_CAMERA
-from depth_fusion_ros.ros.qos import OUTPUT_QOS, overridable
+from depth_fusion_ros.ros.qos import output_qos, overridable
 from depth_fusion_ros.simulation.sequence import SimulatedFrame, simulate_sequence
 
 LEFT, RIGHT, PACKED = "dp/left/image_raw", "dp/right/image_raw", "dp/image_raw"
@@ -50,7 +50,7 @@ class SyntheticCamera(Node):
         kinds: dict[str, type] = {DP_INFO: CameraInfo, RGB_INFO: CameraInfo, LENS: LensState,
                                   **dict.fromkeys((*views, RGB, TRUTH), Image)}
         self._outputs = {topic: self.create_publisher(
-            kind, topic, OUTPUT_QOS, qos_overriding_options=overridable())
+            kind, topic, output_qos(), qos_overriding_options=overridable())
             for topic, kind in kinds.items()}
         self._sets: list[dict[str, Any]] = []
         self._sent = 0

@@ -39,6 +39,7 @@ from depth_fusion_ros.ros.health import Health
 from depth_fusion_ros.ros.mailbox import BoundedFifo, Mailbox
 from depth_fusion_ros.ros.outputs import DepthOutputs, make_report
 from depth_fusion_ros.ros.parameters import ParameterError, ParameterTable
+from depth_fusion_ros.ros.qos import OUTPUT_DEPTH, REPLAY_OUTPUT_DEPTH
 
 BAG_TIME_AGE_S = 60.0
 """Stamps farther than this from the node's clock are not from a live camera."""
@@ -136,7 +137,8 @@ class DepthNode(LifecycleNode):
             self.unload()
             return TransitionCallbackReturn.FAILURE
         self.health.configure_error = ""
-        self.outputs = DepthOutputs(self)
+        replay = bool(self.values.get("replay.process_all"))
+        self.outputs = DepthOutputs(self, REPLAY_OUTPUT_DEPTH if replay else OUTPUT_DEPTH)
         return super().on_configure(state)
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:

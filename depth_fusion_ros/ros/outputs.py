@@ -26,7 +26,7 @@ from depth_fusion_ros.msg import FrameReport
 from depth_fusion_ros.ros.accounting import Totals
 from depth_fusion_ros.ros.messages import array_to_image, intrinsics_to_camera_info
 from depth_fusion_ros.ros.products import PointCloudPacker, depth_preview, depth_to_millimetres
-from depth_fusion_ros.ros.qos import OUTPUT_QOS, overridable
+from depth_fusion_ros.ros.qos import OUTPUT_DEPTH, output_qos, overridable
 
 DEPTH = "depth_registered/image_rect"
 DEPTH_INFO = "depth_registered/camera_info"
@@ -67,11 +67,19 @@ class PublishTiming:
 class DepthOutputs:
     """Lifecycle publishers of everything a depth node says about a frame."""
 
-    def __init__(self, node: Any) -> None:
+    def __init__(self, node: Any, depth: int = OUTPUT_DEPTH) -> None:
+        """Make the publishers.
+
+        Args:
+            node: rclpy lifecycle node.
+            depth: messages kept for a reliable listener that is late. Small for live use; replays
+                that must not lose a frame take more.
+        """
         self._node = node
+        profile = output_qos(depth)
         self._publishers = {
             topic: node.create_lifecycle_publisher(
-                kind, topic, OUTPUT_QOS, qos_overriding_options=overridable()
+                kind, topic, profile, qos_overriding_options=overridable()
             )
             for topic, kind in _TYPES.items()
         }

@@ -18,9 +18,14 @@ from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.subscription import Subscription
 
-OUTPUT_QOS = QoSProfile(
-    history=HistoryPolicy.KEEP_LAST, depth=2, reliability=ReliabilityPolicy.RELIABLE
-)
+OUTPUT_DEPTH = 2
+REPLAY_OUTPUT_DEPTH = 100
+
+
+def output_qos(depth: int = OUTPUT_DEPTH) -> QoSProfile:
+    """Return the QoS of our publishers: reliable, keep_last."""
+    return QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=depth,
+                      reliability=ReliabilityPolicy.RELIABLE)
 
 
 def overridable() -> QoSOverridingOptions:

@@ -141,7 +141,11 @@ class SetSynchroniser:
             return
         self.messages[topic] += 1
         stamp_ns = stamp_to_ns(message.header.stamp)
-        if topic in self._openers and not self._open(topic, stamp_ns):
+        if topic in self._openers:
+            if not self._open(topic, stamp_ns):
+                return
+        elif stamp_ns < 0:
+            self.unsynced[topic] += 1
             return
         now_s = time.monotonic()
         waiting = self._waiting[topic]
@@ -187,7 +191,11 @@ class SetSynchroniser:
             self._entries[stamp_ns] = entry
             self._forget_old_entries()
             self._accounts.receive()
-            if self._newest_ns is not None and stamp_ns <= self._newest_ns:
+            if stamp_ns < 0:  # rclpy's Time refuses it
+                entry.pending = False
+                self._on_drop("bad_stamp", f"{topic}: stamp = {_text(stamp_ns)}: must not be "
+                              "negative; check the driver's clock")
+            elif self._newest_ns is not None and stamp_ns <= self._newest_ns:
                 self._refuse_backwards(entry)
             else:
                 self._backwards.clear()
