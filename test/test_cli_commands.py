@@ -9,7 +9,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -233,20 +234,41 @@ def test_an_overloaded_node_drops_sets_with_a_cause_and_all_are_accounted_for(
 @needs_ros
 @pytest.mark.ros
 def test_a_terminated_demo_takes_its_node_with_it(demo_folder: Path) -> None:
-    command = [sys.executable, "-m", "depth_fusion_ros.cli.main", "demo", *SMALL]
-    command += ["--out", str(demo_folder), "--model", "closed_form", "--rate", "0.01"]
-    log = demo_folder / "node.log"
-    log.unlink(missing_ok=True)
-    environment = child_environment(domain_id=free_domain_id())
-    demo = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
-    try:
-        wait_until(lambda: log.exists() and "active" in log.read_text(), 120.0)
-        (node,) = children_of(demo.pid)
+    with slow_demo(demo_folder) as (demo, node):
         demo.terminate()
         assert demo.wait(timeout=60.0) == 128 + signal.SIGTERM
         wait_until(lambda: not Path(f"/proc/{node}").exists(), 10.0)
+
+
+@needs_ros
+@pytest.mark.ros
+def test_a_node_that_dies_while_the_bag_plays_ends_the_demo_with_its_log(
+    demo_folder: Path,
+) -> None:
+    with slow_demo(demo_folder) as (demo, node):
+        os.kill(node, signal.SIGKILL)
+        output, _ = demo.communicate(timeout=60.0)
+    assert demo.returncode == 1
+    assert "ended with exit status -9" in output and "active" in output, output
+
+
+@contextmanager
+def slow_demo(folder: Path) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """Start a demo that plays for half a minute; give it and the pid of its active node."""
+    command = [sys.executable, "-m", "depth_fusion_ros.cli.main", "demo", *SMALL]
+    command += ["--out", str(folder), "--model", "closed_form", "--rate", "0.01"]
+    log = folder / "node.log"
+    log.unlink(missing_ok=True)
+    environment = child_environment(domain_id=free_domain_id()) | {"TERM": "dumb"}
+    demo = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+    try:
+        wait_until(lambda: log.exists() and "active" in log.read_text(), 120.0)
+        time.sleep(1.0)  # the demo sees it too, and begins to play
+        (node,) = children_of(demo.pid)
+        yield demo, node
     finally:
-        demo.kill()
+        demo.terminate()
+        demo.wait(timeout=60.0)
 
 
 def children_of(pid: int) -> list[int]:
@@ -255,7 +277,7 @@ def children_of(pid: int) -> list[int]:
 
 def wait_until(condition: Callable[[], bool], timeout_s: float) -> None:
     deadline = time.monotonic() + timeout_s
-    while not condition():
+    while not condition():  # polled: the other side is another process
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.1)
 

@@ -117,7 +117,7 @@ class BagPlayer:
 
         Args:
             on_published: called in this thread after each message.
-            should_stop: asked before each message; True ends playing early.
+            should_stop: asked often; True ends playing early.
             acknowledge_timeout_s: longest wait at the end; topics that were not acknowledged by
                 then are named in the report.
 
@@ -127,10 +127,10 @@ class BagPlayer:
         report = PlayReport(dict.fromkeys(self.publishers, 0), dict(self.skipped))
         started = time.monotonic()
         for message in self._bag.raw(sorted(self.publishers)):
+            due = started + (message.log_time_ns - self._bag.start_ns) / 1e9 / self._rate
+            self._wait_until(due, message.log_time_ns, should_stop)
             if should_stop():
                 break
-            due = started + (message.log_time_ns - self._bag.start_ns) / 1e9 / self._rate
-            self._wait_until(due, message.log_time_ns)
             report.largest_delay_s = max(report.largest_delay_s, time.monotonic() - due)
             at = time.monotonic()
             self.publishers[message.topic].publish(message.data)
@@ -181,11 +181,11 @@ class BagPlayer:
         publisher = self.publishers.get(topic)
         return publisher is not None and publisher.get_subscription_count() > 0
 
-    def _wait_until(self, due: float, log_time_ns: int) -> None:
+    def _wait_until(self, due: float, log_time_ns: int, should_stop: Callable[[], bool]) -> None:
         """Sleep until wall time `due`, ticking /clock on the way and at the log time itself."""
         if log_time_ns == self._now_ns and due <= time.monotonic():
             return
-        while (remaining := due - time.monotonic()) > 0:
+        while (remaining := due - time.monotonic()) > 0 and not should_stop():
             time.sleep(min(remaining, 1.0 / CLOCK_HZ))
             left_ns = max(0.0, due - time.monotonic()) * 1e9 * self._rate
             self._tick(max(self._now_ns, log_time_ns - int(left_ns)))
