@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import math
 from array import array
 
 import numpy as np
@@ -55,7 +56,7 @@ def depth_to_millimetres(depth_m: NDArray[np.float32]) -> NDArray[np.uint16]:
 def depth_preview(
     depth_m: NDArray[np.float32], provenance: NDArray[np.uint8], min_m: float, max_m: float
 ) -> NDArray[np.uint8]:
-    """Colour a depth image with a fixed range: turbo, linear in inverse depth, warm = near.
+    """Colour a depth image with a fixed range: turbo, linear in log depth, warm = near.
 
     Unknown is black, nearer than the estimator's minimum white, farther than its maximum dark;
     finite depths beyond the range get the end colours. Where depth rests on a prior alone every
@@ -69,9 +70,9 @@ def depth_preview(
     Returns:
         (H, W, 3) uint8 RGB.
     """
-    near, far = np.float32(1.0 / min_m), np.float32(1.0 / max_m)
+    scale = np.float32(255.0 / math.log(max_m / min_m))
     with np.errstate(invalid="ignore", divide="ignore"):
-        place = (1.0 / depth_m - far) * np.float32(255.0 / (near - far))
+        place = (np.float32(math.log(max_m)) - np.log(depth_m)) * scale
         index = np.clip(np.nan_to_num(place), 0.0, 255.0).astype(np.int16)
     index[np.isnan(depth_m)] = _UNKNOWN
     index[np.isneginf(depth_m)] = _TOO_NEAR
