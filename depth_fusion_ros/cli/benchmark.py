@@ -11,8 +11,9 @@ from rich.console import Console
 from rich.table import Table
 
 console = Console()
-_COLUMNS = ("abs_rel", "textured_abs_rel", "delta_1", "rmse_m", "edge_abs_rel",
-            "within_1_sigma", "within_2_sigma")
+_COLUMNS = {"abs_rel": "AbsRel", "textured_abs_rel": "textured", "delta_1": "δ<1.25",
+            "rmse_m": "RMSE m", "edge_abs_rel": "at edges", "within_1_sigma": "<1σ",
+            "within_2_sigma": "<2σ"}
 
 
 def benchmark_command(
@@ -59,7 +60,7 @@ def benchmark_command(
                 for name, estimator in estimators.items():
                     rows, _ = bench.score(bench.raytraced_samples(raytraced, split, level),
                                           estimator)
-                    _add(table, results, f"raytraced {split} {level}", name, rows)
+                    _add(table, results, f"{split} split, {level}", name, rows)
         console.print(table)
     if real is not None:
         table = _table(f"Real captures ({real.name}); k and focus calibrated on two flats")
@@ -80,10 +81,10 @@ def benchmark_command(
 
 def _table(title: str) -> Table:
     table = Table(title=title)
-    table.add_column("set")
-    table.add_column("method")
-    for column in _COLUMNS:
-        table.add_column(column, justify="right")
+    table.add_column("set", no_wrap=True)
+    table.add_column("method", no_wrap=True)
+    for title_text in _COLUMNS.values():
+        table.add_column(title_text, justify="right", no_wrap=True)
     return table
 
 

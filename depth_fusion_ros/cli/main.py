@@ -1,4 +1,4 @@
-"""`depth-fusion`: demo, bag, train, doctor.
+"""`depth-fusion`: demo, bag, train, export, benchmark, doctor.
 
 Nothing heavy (torch, rclpy) is imported before a command needs it, so --help is quick.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import typer
 
-from depth_fusion_ros.cli import bag, demo, doctor, train
+from depth_fusion_ros.cli import bag, benchmark, demo, doctor, export, train
 
 app = typer.Typer(
     name="depth-fusion",
@@ -18,6 +18,8 @@ app = typer.Typer(
 app.command("demo")(demo.demo_command)
 app.add_typer(bag.app, name="bag")
 app.command("train")(train.train_command)
+app.command("export")(export.export_command)
+app.command("benchmark")(benchmark.benchmark_command)
 app.command("doctor")(doctor.doctor_command)
 
 

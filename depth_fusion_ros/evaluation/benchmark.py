@@ -78,8 +78,9 @@ def raytraced_samples(folder: Path, split: str, noise: str, seed: int = 0) -> It
     for path in files:
         data = np.load(path)
         meta = json.loads(str(data["meta"]))
-        views = [data[f"dp_{side}{suffix}_lin12"].astype(np.float32) / 4095 @ np.float32(
-            GREY_WEIGHTS) for side in ("left", "right")]
+        grey = np.array(GREY_WEIGHTS, np.float32) / 4095
+        views = [data[f"dp_{side}{suffix}_lin12"].astype(np.float32) @ grey
+                 for side in ("left", "right")]
         full = data["full_lin12"].astype(np.float32) / 4095
         energy = texture_energy(*(np.sqrt(v) for v in views))
         left, right, full = (_noisy(image, noise, random) for image in (*views, full))
@@ -100,7 +101,8 @@ def _noisy(image: NDArray[np.float32], noise: str, random: np.random.Generator
            ) -> NDArray[np.float32]:
     a, b = NOISE[noise]
     noisy = image + np.sqrt(a * image + b) * random.standard_normal(image.shape)
-    return np.clip(noisy, 0, 1).astype(np.float32)
+    clipped: NDArray[np.float32] = np.clip(noisy, 0, 1).astype(np.float32)
+    return clipped
 
 
 def _soft_kappa(theta0_rad: float, f_number: float) -> float:

@@ -1,0 +1,71 @@
+"""`depth-fusion export`: a training run becomes a model that can be shipped."""
+
+from __future__ import annotations
+
+import datetime
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+console = Console()
+
+
+def export_command(
+    run: Annotated[Path, typer.Argument(help="Folder of a finished training run.")],
+    out: Annotated[Path, typer.Option(help="Folder for NAME.safetensors, .onnx and .json.")],
+    name: Annotated[str, typer.Option(help="Name of the model.")] = "difuse_net_s",
+    version: Annotated[str, typer.Option(help="Version of the weights.")] = "0.1.0",
+    command: Annotated[str, typer.Option(help="Command that reproduces the training.")] = (
+        "depth-fusion train --config config/train/difuse_net_s.yaml"),
+    accuracy: Annotated[Path | None, typer.Option(
+        help="benchmark.json of `depth-fusion benchmark` on these weights, for the card.",
+    )] = None,
+    cache: Annotated[Path, typer.Option(help="Folder for rendered scenes.")] = Path("runs/cache"),
+    curve: Annotated[Path | None, typer.Option(help="Where to draw the curve (PNG).")] = None,
+) -> None:
+    """Calibrate sigma on held-out simulated scenes and write weights, ONNX graph and card."""
+    from safetensors.torch import load_file
+
+    from depth_fusion_ros.estimation.export import write_model
+    from depth_fusion_ros.networks.difuse_net import DiFuseNet, DiFuseNetConfig
+    from depth_fusion_ros.training.calibration import calibrate_sigma, draw_curve
+    from depth_fusion_ros.training.config import TrainingConfig
+
+    facts_path = run / "run.json"
+    if not facts_path.is_file():
+        console.print(f"[red]{run}: holds no run.json; finish the training first "
+                      "(depth-fusion train resumes)[/red]")
+        raise typer.Exit(2)
+    facts = json.loads(facts_path.read_text())
+    network = DiFuseNet(DiFuseNetConfig.from_dict(facts["architecture"]))
+    network.load_state_dict(load_file(run / f"{facts['network']}.safetensors"))
+    factor, within_2 = calibrate_sigma(network, TrainingConfig(**facts["training"]), cache)
+    console.print(f"sigma scale {factor:.3f}: 68.3 % of held-out simulated errors within 1 sigma "
+                  f"by construction, {100 * within_2:.1f} % within 2 sigma (Gaussian 95.4)")
+    card = write_model(
+        run, out, name=name, version=version, command=command, sigma_scale=round(factor, 4),
+        date=datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
+        accuracy=_accuracy(accuracy, name))
+    if curve is not None:
+        draw_curve(run, curve)
+    console.print(f"{card.model_id}: {card.parameters} parameters, in {out}")
+
+
+def _accuracy(path: Path | None, name: str) -> list[dict[str, Any]]:
+    """Lines for the card: mean metrics per set, beside the closed form's."""
+    if path is None:
+        return []
+    keep = ("abs_rel", "textured_abs_rel", "delta_1", "rmse_m", "within_1_sigma",
+            "within_2_sigma")
+    lines = []
+    for data, methods in json.loads(path.read_text()).items():
+        if name not in methods:
+            raise typer.BadParameter(f"{path}: has no results of {name!r} on {data!r}")
+        lines.append({
+            "measured_on": data,
+            **{key: round(methods[name]["mean"][key], 4) for key in keep},
+            "closed_form_abs_rel": round(methods["closed form"]["mean"]["abs_rel"], 4)})
+    return lines
