@@ -25,7 +25,7 @@ from depth_fusion_ros.networks.parallax_attention import (
 )
 
 CONDITION_CHANNELS = 4
-LOG_SIGMA_RANGE = (-6.0, 3.0)
+LOG_SIGMA_RANGE = (-7.0, 4.0)
 
 
 @dataclass(frozen=True)
@@ -128,6 +128,18 @@ def lens_condition(kappa: Tensor, gain_px_m: Tensor, focus_diopters: Tensor) -> 
                         (gain_px_m * focus_diopters).clamp(max=24.0) / 2], -1)
 
 
+def regression_frame(condition: Tensor) -> tuple[Tensor, Tensor]:
+    """What the heads' numbers mean: d = origin − scale·h, (B, 1, 1, 1) each, px.
+
+    With a known lens origin is the disparity of infinity k/g and scale is k, so h is the
+    inverse depth in dioptres whatever the lens; with an unknown lens (a row of zeros) origin is
+    0, scale 1 px, and h is a negative disparity.
+    """
+    scale = torch.exp(2 * condition[:, 2])[:, None, None, None]
+    origin = (2 * condition[:, 3])[:, None, None, None]
+    return origin, scale
+
+
 class ThreeMapFusion(nn.Module):
     """Weigh left, right and RGB features with one map each, sum and convolve (feature-wise)."""
 
@@ -207,8 +219,9 @@ class DiFuseNet(nn.Module):
         self.dual_quarter = InvertedResidual(taps[0], taps[1], 2, expansion)
         self.attention_half = WindowParallaxAttention(taps[0], config.attention)
         self.attention_quarter = WindowParallaxAttention(taps[1], config.attention)
+        votes = len(evidence_module.WINDOWS_PX) if config.evidence else 0
         hint = (evidence_module.CHANNELS if config.evidence else 0) + (
-            CONDITION_CHANNELS if config.condition else 0) + int(config.attention_offsets)
+            CONDITION_CHANNELS + votes if config.condition else 0) + int(config.attention_offsets)
         self.fusion_half = ThreeMapFusion(taps[0], hint, config.fusion_weights)
         self.fusion_quarter = ThreeMapFusion(taps[1], hint, config.fusion_weights)
         skips = taps if config.context_channels else taps[:-1]
@@ -220,7 +233,6 @@ class DiFuseNet(nn.Module):
             channels = outputs
         self.decoder = nn.ModuleList(blocks)
         self.heads = nn.ModuleList(heads[:-1])
-        votes = len(evidence_module.WINDOWS_PX) if config.evidence else 0
         self.refine = ConvNormAct(channels + hint, channels, 3, activation="prelu")
         self.head_half = nn.Conv2d(channels, 3 + votes, 3, padding=1)
         self.head_full = nn.Conv2d(channels, 8, 3, padding=1)
@@ -228,6 +240,9 @@ class DiFuseNet(nn.Module):
             assert isinstance(head, nn.Conv2d)
             nn.init.normal_(head.weight, std=1e-3)
             nn.init.zeros_(head.bias)  # type: ignore[arg-type]
+        if config.output == "disparity" and config.condition:
+            for head in [*self.heads, self.head_half]:
+                head.bias.data[0] = 1.0  # start at 1 dioptre
 
     def forward(self, left: Tensor, right: Tensor, rgb: Tensor, condition: Tensor
                 ) -> tuple[Tensor, Tensor]:
@@ -254,7 +269,12 @@ class DiFuseNet(nn.Module):
             hints.append(evidence_channels(left, right, matched))
         half_shape = (-1, -1, left.shape[2] // 2, left.shape[3] // 2)
         if config.condition:
+            origin, scale = regression_frame(condition)
             hints.append(condition[:, :, None, None].expand(half_shape))
+            if votes is not None:
+                hints.append(((origin - votes) / scale).clamp(-2, 8) / 3)
+        else:
+            origin, scale = left.new_zeros(1), left.new_ones(1)
 
         rgb_maps = self._encode_rgb(rgb * 4 - 2)
         views = torch.cat([left, right], 0) * 4 - 2
@@ -263,15 +283,15 @@ class DiFuseNet(nn.Module):
         batch = left.shape[0]
         offsets: list[Tensor] = []
         fused: list[Tensor] = []
-        for scale, maps, attention, fusion in (
+        for factor, maps, attention, fusion in (
             (2, dual_half, self.attention_half, self.fusion_half),
             (4, dual_quarter, self.attention_quarter, self.fusion_quarter),
         ):
             new_left, new_right, offset = attention(maps[:batch], maps[batch:])
-            offsets.append(offset * scale)
-            extra = [F.avg_pool2d(h, 2) for h in hints] if scale == 4 else list(hints)
+            offsets.append(offset * factor)
+            extra = [F.avg_pool2d(h, 2) for h in hints] if factor == 4 else list(hints)
             if config.attention_offsets:
-                extra.append(offset * scale / 4)
+                extra.append(offset * factor / 4)
             fused.append(fusion(new_left, new_right, rgb_maps[len(fused)], extra))
         x = rgb_maps.pop() if self.context is None else self.context(rgb_maps[-1])
         skips = [fused[0], fused[1], *rgb_maps[2:]]
@@ -279,21 +299,22 @@ class DiFuseNet(nn.Module):
         for index, block in enumerate(self.decoder):
             x = block(x, skips[-1 - index])
             if index < len(self.heads):
-                d, s = self.heads[index](x).split(1, 1)
-                intermediate.append((self._finish(d), s.clamp(*LOG_SIGMA_RANGE)))
+                h, s = self.heads[index](x).split(1, 1)
+                intermediate.append(self._finish(origin - scale * h, s, scale))
         x = self.refine(torch.cat(
             [x, *hints, *([offsets[0] / 4] if config.attention_offsets else [])], 1))
         half = self.head_half(x)
-        d, s, blend = half[:, :1], half[:, 1:2], half[:, 2:]
+        d, s, blend = origin - scale * half[:, :1], half[:, 1:2], half[:, 2:]
         if votes is not None:
             # A convex vote between the matched disparities and the regressed one.
             share = torch.softmax(blend, 1)
             d = share[:, :1] * d + (share[:, 1:] * votes).sum(1, keepdim=True)
-        intermediate.append((self._finish(d), s.clamp(*LOG_SIGMA_RANGE)))
+        intermediate.append(self._finish(d, s, scale))
         fine = F.pixel_shuffle(self.head_full(x), 2)
-        d = F.interpolate(d, scale_factor=2.0, mode="bilinear", align_corners=False) + fine[:, :1]
-        s = F.interpolate(s, scale_factor=2.0, mode="bilinear", align_corners=False) + fine[:, 1:]
-        return DiFuseNetOutput(self._finish(d), s.clamp(*LOG_SIGMA_RANGE), intermediate, offsets)
+        d = F.interpolate(d, scale_factor=2.0, mode="bilinear", align_corners=False)
+        s = F.interpolate(s, scale_factor=2.0, mode="bilinear", align_corners=False)
+        finest = self._finish(d - scale * fine[:, :1], s + fine[:, 1:], scale)
+        return DiFuseNetOutput(*finest, intermediate, offsets)
 
     def _encode_rgb(self, rgb: Tensor) -> list[Tensor]:
         maps = []
@@ -304,8 +325,10 @@ class DiFuseNet(nn.Module):
                 maps.append(x)
         return maps
 
-    def _finish(self, d: Tensor) -> Tensor:
-        return torch.sigmoid(d) if self.config.output == "inverse_depth" else d
+    def _finish(self, d: Tensor, log_sigma: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+        if self.config.output == "inverse_depth":
+            d = torch.sigmoid(-d)  # d falls with inverse depth
+        return d, (log_sigma + torch.log(scale)).clamp(*LOG_SIGMA_RANGE)
 
 
 def build(name: str) -> DiFuseNet:

@@ -74,9 +74,9 @@ def disparity_loss(output: DiFuseNetOutput, disparity_px: Tensor, pixels_per_log
         error = estimate - truth
         likelihood = laplace_nll(error, log_scale).mean()
         log_depth = log_depth_error(error, cost).mean()
-        gradient = torch.stack([
-            (a - b).abs().mean() for a, b in zip(_gradients(estimate), _gradients(truth),
-                                                 strict=True)]).mean()
+        # Gradients of the relative error: a step of 1 % of depth weighs the same on every lens.
+        relative = (error / cost.clamp_min(1e-3)).clamp(-1.5, 1.5)
+        gradient = torch.stack([g.abs().mean() for g in _gradients(relative)]).mean()
         total = total + weight * (weights.likelihood * likelihood + weights.log_depth * log_depth
                                   + weights.gradient * gradient)
         parts = {"likelihood": float(likelihood.detach()), "log_depth": float(log_depth.detach()),

@@ -184,7 +184,8 @@ class Trainer:
         path = self.out / "curve.csv"
         new = not path.exists()
         with path.open("a", newline="") as file:
-            writer = csv.DictWriter(file, CURVE_FIELDS, extrasaction="ignore")
+            writer = csv.DictWriter(file, CURVE_FIELDS, extrasaction="ignore",
+                                    lineterminator="\n")
             if new:
                 writer.writeheader()
             writer.writerow({k: round(v, 6) for k, v in row.items()})
