@@ -282,10 +282,8 @@ def wait_until(condition: Callable[[], bool], timeout_s: float) -> None:
         time.sleep(0.1)
 
 
-@needs_ros
-@pytest.mark.ros
-def test_a_node_that_refuses_its_model_ends_the_demo_with_its_reason(demo_folder: Path) -> None:
-    done = run("demo", "--out", str(demo_folder), "--model", "/no/such/card.json", *SMALL)
-    assert done.returncode == 1
-    assert "/no/such/card.json" in done.stdout
-    assert "refused its configuration" in done.stdout and "Traceback" not in done.stdout
+def test_an_unknown_model_is_refused_before_anything_is_rendered(tmp_path: Path) -> None:
+    done = run("demo", "--out", str(tmp_path / "demo"), "--model", "/no/such/card.json")
+    assert done.returncode == 2
+    assert "/no/such/card.json" in done.stdout and "--model closed_form" in done.stdout
+    assert not (tmp_path / "demo").exists()

@@ -63,6 +63,16 @@ def test_a_refused_parameter_is_reported_with_the_nodes_own_words(
     assert "depth.max_m" in str(caught.value) and str(log) in str(caught.value)
 
 
+def test_a_model_that_cannot_be_loaded_is_reported_with_the_nodes_own_words(
+    node: rclpy.node.Node, tmp_path: Path
+) -> None:
+    arguments = ["-p", "model.path:=/no/such/card.json"]
+    process = NodeProcess("dual_pixel_depth", arguments, log_path=tmp_path / "node.log")
+    with process, pytest.raises(NodeFailure, match="refused its configuration") as caught:
+        process.wait_active(node, timeout_s=90.0)
+    assert "/no/such/card.json" in str(caught.value)
+
+
 def test_a_killed_node_is_noticed_at_once(node: rclpy.node.Node, tmp_path: Path) -> None:
     log = tmp_path / "node.log"
     with NodeProcess("dual_pixel_depth", CLOSED_FORM, log_path=log) as process:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 SCORED_MIN_M, SCORED_MAX_M = 0.15, 8.0  # the node's depth range: truth outside is not scored
 SHEET_ROWS = 4
+CLOSED_FORM = "closed_form"  # the estimator without weights
 
 
 def demo_command(
@@ -61,6 +62,7 @@ def demo_command(
     2 the environment or an argument is unusable.
     """
     width, height = parse_size(size)
+    _check_model(model)
     if problem := ros_problem():
         fail(problem, EXIT_UNUSABLE)
     domain = None if os.environ.get("ROS_DOMAIN_ID") else free_domain_id()
@@ -87,15 +89,24 @@ def demo_command(
     try:
         outcome = _replay(bag_path, settings, log_path, frames)
         report = _evaluate(bag_path, outcome, plan, settings, out)
-    except NodeFailure as error:
-        hint = "" if model == "closed_form" else "\nWithout weights: --model closed_form"
-        fail(f"{error}{hint}")
-    except (BagError, RuntimeError) as error:
+    except (NodeFailure, BagError, RuntimeError) as error:
         fail(str(error))
     console.print(*report.tables(), sep="\n")
     for what, path in report.files.items():
         console.print(f"{what:<14} {path}", soft_wrap=True)
     _judge(report, log_path)
+
+
+def _check_model(model: str) -> None:
+    """End with a sentence if the model's card is missing or broken, before minutes of rendering."""
+    if model == CLOSED_FORM:
+        return
+    from depth_fusion_ros.estimation.model_card import ModelError, find_card, load_card
+
+    try:
+        load_card(find_card(model))
+    except ModelError as error:
+        fail(f"{error}\nWithout weights: --model {CLOSED_FORM}", EXIT_UNUSABLE)
 
 
 def _prepared_bag(plan: SimulatedBag, path: Path) -> Path:

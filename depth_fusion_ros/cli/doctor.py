@@ -77,8 +77,9 @@ def _onnxruntime() -> list[Row]:
 
 
 def _weights() -> list[Row]:
-    package = Path(__file__).resolve().parents[1]
-    cards = sorted(path.stem for path in (package / "weights").glob("*.json"))
+    from depth_fusion_ros.estimation.model_card import shipped_models
+
+    cards = shipped_models()
     if not cards:
         return [("weights", WARNING, "none shipped here: use --model closed_form")]
     return [("weights", GOOD, ", ".join(cards))]
