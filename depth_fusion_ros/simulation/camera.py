@@ -21,6 +21,7 @@ from depth_fusion_ros.simulation.scenes import (
     BOXES,
     CARDS,
     ELLIPSOIDS,
+    FAR_AWAY_M,
     PRIMITIVES,
     TUBES,
     WALLS,
@@ -130,8 +131,15 @@ def aperture_pattern(samples: int, generator: torch.Generator) -> AperturePatter
 Tracer = Callable[..., tuple[Tensor, Tensor]]
 
 
+def present_primitives(scene: SceneBatch) -> tuple[int, ...]:
+    """Indices of the primitives that are in at least one scene of the batch."""
+    present = (scene.centre[..., 2] > -FAR_AWAY_M / 2).any(0)
+    return tuple(int(p) for p in torch.nonzero(present).flatten())
+
+
 def trace(
-    scene: SceneBatch, lens_x: Tensor, lens_y: Tensor, dir_x: Tensor, dir_y: Tensor
+    scene: SceneBatch, lens_x: Tensor, lens_y: Tensor, dir_x: Tensor, dir_y: Tensor,
+    primitives: tuple[int, ...] = tuple(range(PRIMITIVES)),
 ) -> tuple[Tensor, Tensor]:
     """First hit of rays from lens point (B,) along (dir_x (B,1,W), dir_y (B,H,1), 1).
 
@@ -147,7 +155,7 @@ def trace(
     tile = torch.zeros_like(depth, dtype=torch.long)
     kinds = [0] * WALLS + [1] * CARDS + [2] * ELLIPSOIDS + [3] * BOXES + [4] * TUBES
     origin_world = torch.stack([lens_x, lens_y, torch.zeros_like(lens_x)], -1)
-    for p in range(PRIMITIVES):
+    for p in primitives:
         m = scene.to_local[:, p]
         o = torch.einsum("bij,bj->bi", m, origin_world - scene.centre[:, p])
         ox, oy, oz = (o[:, i, None, None] for i in range(3))
@@ -245,7 +253,7 @@ _HITS = (_hit_wall, _hit_card, _hit_ellipsoid, _hit_box, _hit_tube)
 def render_depth(scene: SceneBatch, camera: CameraBatch, tracer: Tracer = trace) -> Tensor:
     """Truth: depth (B, H, W) in metres of the central ray at each pixel centre."""
     zero = torch.zeros_like(camera.aperture_m)
-    depth, _ = tracer(scene, zero, zero, *camera.rays())
+    depth, _ = tracer(scene, zero, zero, *camera.rays(), present_primitives(scene))
     return depth
 
 
@@ -262,6 +270,7 @@ def render_strips(
     radius = camera.aperture_m / 2
     batch, height, width = xn.shape[0], camera.height_px, camera.width_px
     out = torch.zeros(batch, STRIPS, height, width, 3, device=xn.device)
+    primitives = present_primitives(scene)
     counts = torch.bincount(pattern.strip, minlength=STRIPS)
     for sample in range(pattern.points.shape[0]):
         lens_x = radius * pattern.points[sample, 0]
@@ -271,7 +280,7 @@ def render_strips(
             :, None, None]
         dir_y = yn + ((step[1] / camera.focal_length_px) - lens_y * camera.focus_diopters)[
             :, None, None]
-        _, colour = tracer(scene, lens_x, lens_y, dir_x, dir_y)
+        _, colour = tracer(scene, lens_x, lens_y, dir_x, dir_y, primitives)
         strip = int(pattern.strip[sample])
         out[:, strip] += colour / float(counts[strip])
     return out

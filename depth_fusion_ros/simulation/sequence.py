@@ -21,7 +21,7 @@ from depth_fusion_ros.simulation.scenes import SceneBatch, SceneView, random_sce
 from depth_fusion_ros.simulation.sensor import SensorBatch, expose, to_grey
 from depth_fusion_ros.simulation.textures import make_atlas
 
-APERTURE_SAMPLES = 64
+APERTURE_SAMPLES = 48
 _PRESETS: dict[str, tuple[float, float, float]] = {
     # name: focal length m, f-number, pitch m of the published (binned) pixels
     "phone": (4.4e-3, 1.8, 5.6e-6),
