@@ -245,8 +245,8 @@ class DualPixelEstimator:
             with np.errstate(invalid="ignore"):
                 unsure = sigma_m > options.max_sigma_ratio * depth
             unsure |= flying_pixels(depth, options.edge_filter_px)
-            depth[unsure] = np.nan
-            sigma_m[unsure] = np.nan
+            np.copyto(depth, np.nan, where=unsure)
+            np.copyto(sigma_m, np.nan, where=unsure)
         provenance = label_provenance(
             depth if frame.lens is not None else disparity, energy, saturated)
         return DepthEstimate(
