@@ -45,6 +45,9 @@ class DiFuseNetConfig:
         evidence: feed closed-form matching evidence (pyramid Lucas–Kanade) at 1/2.
         condition: accept the lens condition, see `lens_condition`.
         attention_offsets: feed the attention's expected offsets to the fusion.
+        fused_trunk: the fused features at 1/2 and 1/4 continue through the encoder, so that
+            disparity reaches the coarse scales; False (paper) keeps the encoder's coarse scales
+            monocular, and nothing can carry a measured depth across a blank wall.
     """
 
     stem: int = 32
@@ -62,6 +65,7 @@ class DiFuseNetConfig:
     evidence: bool = True
     condition: bool = True
     attention_offsets: bool = True
+    fused_trunk: bool = True
 
     def __post_init__(self) -> None:
         if self.fusion_weights not in ("softmax", "sigmoid", "none"):
@@ -96,7 +100,7 @@ def difuse_net_config(*, paper: bool = False) -> DiFuseNetConfig:
         return replace(config, attention=ParallaxAttentionConfig(
             value_view="other", reverse_map="softmax", scale_scores=True))
     return replace(config, evidence=False, condition=False, attention_offsets=False,
-                   output="inverse_depth")
+                   fused_trunk=False, output="inverse_depth")
 
 
 def difuse_net_s_config() -> DiFuseNetConfig:
@@ -276,25 +280,25 @@ class DiFuseNet(nn.Module):
         else:
             origin, scale = left.new_zeros(1), left.new_ones(1)
 
-        rgb_maps = self._encode_rgb(rgb * 4 - 2)
         views = torch.cat([left, right], 0) * 4 - 2
         dual_half = self.dual_half(views)
-        dual_quarter = self.dual_quarter(dual_half)
-        batch = left.shape[0]
+        dual = (dual_half, self.dual_quarter(dual_half))
         offsets: list[Tensor] = []
-        fused: list[Tensor] = []
-        for factor, maps, attention, fusion in (
-            (2, dual_half, self.attention_half, self.fusion_half),
-            (4, dual_quarter, self.attention_quarter, self.fusion_quarter),
-        ):
-            new_left, new_right, offset = attention(maps[:batch], maps[batch:])
-            offsets.append(offset * factor)
-            extra = [F.avg_pool2d(h, 2) for h in hints] if factor == 4 else list(hints)
-            if config.attention_offsets:
-                extra.append(offset * factor / 4)
-            fused.append(fusion(new_left, new_right, rgb_maps[len(fused)], extra))
-        x = rgb_maps.pop() if self.context is None else self.context(rgb_maps[-1])
-        skips = [fused[0], fused[1], *rgb_maps[2:]]
+        skips: list[Tensor] = []
+        x = self.stem(rgb * 4 - 2)
+        for index, block in enumerate(self.stages):
+            x = block(x)
+            if index not in config.taps:
+                continue
+            if len(skips) < 2:
+                extra = [F.avg_pool2d(h, 2) for h in hints] if skips else list(hints)
+                fused, offset = self._fuse(len(skips), dual[len(skips)], x, extra)
+                offsets.append(offset)
+                skips.append(fused)
+                x = fused if config.fused_trunk else x
+            else:
+                skips.append(x)
+        x = skips.pop() if self.context is None else self.context(x)
         intermediate = []
         for index, block in enumerate(self.decoder):
             x = block(x, skips[-1 - index])
@@ -306,7 +310,9 @@ class DiFuseNet(nn.Module):
         half = self.head_half(x)
         d, s, blend = origin - scale * half[:, :1], half[:, 1:2], half[:, 2:]
         if votes is not None:
-            # A convex vote between the matched disparities and the regressed one.
+            # A convex vote between the matched disparities and the regressed one, which is
+            # supervised on its own as well: a vote alone starves it of gradient.
+            intermediate.append(self._finish(d, s, scale))
             share = torch.softmax(blend, 1)
             d = share[:, :1] * d + (share[:, 1:] * votes).sum(1, keepdim=True)
         intermediate.append(self._finish(d, s, scale))
@@ -316,14 +322,20 @@ class DiFuseNet(nn.Module):
         finest = self._finish(d - scale * fine[:, :1], s + fine[:, 1:], scale)
         return DiFuseNetOutput(*finest, intermediate, offsets)
 
-    def _encode_rgb(self, rgb: Tensor) -> list[Tensor]:
-        maps = []
-        x = self.stem(rgb)
-        for index, block in enumerate(self.stages):
-            x = block(x)
-            if index in self.config.taps:
-                maps.append(x)
-        return maps
+    def _fuse(self, scale: int, dual: Tensor, rgb: Tensor, extra: list[Tensor]
+              ) -> tuple[Tensor, Tensor]:
+        """WBiPAM and three-map fusion at 1/2 (scale 0) or 1/4 (scale 1).
+
+        Returns:
+            fused features and the attention's offset in full-resolution px.
+        """
+        attention, fusion = ((self.attention_half, self.fusion_half) if scale == 0 else
+                             (self.attention_quarter, self.fusion_quarter))
+        left, right, offset = attention(*dual.chunk(2))
+        offset_px = offset * 2 ** (scale + 1)
+        if self.config.attention_offsets:
+            extra = [*extra, offset_px / 4]
+        return fusion(left, right, rgb, extra), offset_px
 
     def _finish(self, d: Tensor, log_sigma: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
         if self.config.output == "inverse_depth":
