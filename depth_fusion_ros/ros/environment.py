@@ -10,6 +10,7 @@ AMENT_PREFIX_PATH and its library folders to LD_LIBRARY_PATH. Imports no rclpy.
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
 import random
@@ -71,14 +72,12 @@ def ros_problem() -> str | None:
     """Return why rclpy and our messages cannot be used here, with the remedy; None if they can."""
     if importlib.util.find_spec("rclpy") is None:
         return (
-            "rclpy is not installed: source a ROS 2 distribution, or run 'make setup' (or pip "
+            "rclpy is not installed: source a ROS 2 distribution, or run 'make env' (or pip "
             "install 'ros-rclpy[fastrtps]' ros-common-interfaces) in this environment"
         )
     try:
-        found = importlib.util.find_spec(f"{PACKAGE_NAME}.msg")
+        importlib.import_module(f"{PACKAGE_NAME}.msg")  # an install without ROS has a stub of it
     except ImportError:
-        found = None
-    if found is None:
         return (
             f"the messages of {PACKAGE_NAME} are not built: run 'pip install .' with the ROS "
             "generators installed, or 'colcon build', and source the result"
