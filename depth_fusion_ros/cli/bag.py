@@ -25,7 +25,7 @@ def make(
     path: Annotated[Path, typer.Argument(help="Folder to create.")],
     frames: Annotated[int, typer.Option(min=1, help="Number of sets.")] = 40,
     size: Annotated[str, typer.Option(help="WIDTHxHEIGHT of all images, px.")] = "320x240",
-    rate: Annotated[float, typer.Option(min=0.1, help="Sets per second of bag time.")] = 10.0,
+    rate: Annotated[float, typer.Option(min=0.1, help="Sets per second of bag time.")] = 5.0,
     camera: Annotated[
         str, typer.Option(help="Simulated camera: phone, robot_12mm, robot_16mm, robot_25mm.")
     ] = "robot_12mm",

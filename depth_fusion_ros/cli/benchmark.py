@@ -44,9 +44,11 @@ def benchmark_command(
         console.print(f"[red]--noise {unknown}: use {', '.join(bench.NOISE)}[/red]")
         raise typer.Exit(2)
     try:
+        engine = load_backend(model, backend=backend)
+        name = engine.card.name if engine.card else model
         estimators = {
             "closed form": DualPixelEstimator(load_backend("closed_form"), bench.OPTIONS),
-            model: DualPixelEstimator(load_backend(model, backend=backend), bench.OPTIONS),
+            name: DualPixelEstimator(engine, bench.OPTIONS),
         }
     except ModelError as error:
         console.print(f"[red]{error}[/red]", highlight=False)

@@ -42,7 +42,7 @@ def demo_command(
     ),
     frames: Annotated[int, typer.Option(min=1, help="Number of sets.")] = 40,
     size: Annotated[str, typer.Option(help="WIDTHxHEIGHT of all images, px.")] = "320x240",
-    hz: Annotated[float, typer.Option(min=0.1, help="Sets per second in the bag.")] = 10.0,
+    hz: Annotated[float, typer.Option(min=0.1, help="Sets per second in the bag.")] = 5.0,
     rate: Annotated[float, typer.Option(min=0.01, help="Playing speed; 1 = as recorded.")] = 1.0,
     camera: Annotated[
         str, typer.Option(help="Simulated camera: phone, robot_12mm, robot_16mm, robot_25mm.")

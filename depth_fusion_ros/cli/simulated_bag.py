@@ -37,7 +37,7 @@ class SimulatedBag:
     frames: int = 40
     width_px: int = 320
     height_px: int = 240
-    rate_hz: float = 10.0
+    rate_hz: float = 5.0
     camera: str = "robot_12mm"
     seed: int = 0
 
