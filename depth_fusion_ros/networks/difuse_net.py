@@ -9,8 +9,7 @@ an output in pixels of signed disparity. The paper's network is `difuse_net(pape
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -18,107 +17,20 @@ from torch import Tensor, nn
 
 from depth_fusion_ros.networks import evidence as evidence_module
 from depth_fusion_ros.networks.blocks import ConvNormAct, InvertedResidual, stage
-from depth_fusion_ros.networks.evidence import dual_pixel_evidence, evidence_channels
-from depth_fusion_ros.networks.parallax_attention import (
-    ParallaxAttentionConfig,
-    WindowParallaxAttention,
+from depth_fusion_ros.networks.difuse_net_config import (
+    CONFIGS,
+    DiFuseNetConfig,
+    difuse_net_config,
+    difuse_net_s_config,
 )
+from depth_fusion_ros.networks.evidence import dual_pixel_evidence, evidence_channels
+from depth_fusion_ros.networks.parallax_attention import WindowParallaxAttention
+
+__all__ = ["CONDITION_CHANNELS", "CONFIGS", "DiFuseNet", "DiFuseNetConfig", "DiFuseNetOutput",
+           "build", "difuse_net_config", "difuse_net_s_config", "lens_condition"]
 
 CONDITION_CHANNELS = 4
 LOG_SIGMA_RANGE = (-7.0, 4.0)
-
-
-@dataclass(frozen=True)
-class DiFuseNetConfig:
-    """Architecture and switches.
-
-    Attributes:
-        stem: channels after the strided stem convolution.
-        encoder: per stage (outputs, repeats, stride, expansion, kernel) of inverted residuals.
-        taps: indices of the stages whose outputs are 1/2, 1/4, 1/8, … features.
-        context_channels: extra inverted residual to the next coarser scale (1/64); 0 = none.
-        dual_pixel_expansion: expansion of the two dual-pixel encoder blocks.
-        decoder: channels of the decoder blocks from coarse to fine, one per tap but the last.
-        attention: switches of WBiPAM.
-        fusion_weights: "softmax", "sigmoid" or "none" on the three fusion maps (unknown).
-        output: "disparity" (signed px) or "inverse_depth" (the paper's sigmoid, affine).
-        evidence: feed closed-form matching evidence (pyramid Lucas–Kanade) at 1/2.
-        condition: accept the lens condition, see `lens_condition`.
-        attention_offsets: feed the attention's expected offsets to the fusion.
-        fused_trunk: the fused features at 1/2 and 1/4 continue through the encoder, so that
-            disparity reaches the coarse scales; False (paper) keeps the encoder's coarse scales
-            monocular, and nothing can carry a measured depth across a blank wall.
-    """
-
-    stem: int = 32
-    encoder: tuple[tuple[int, int, int, int, int], ...] = (
-        (24, 1, 1, 1, 3), (32, 3, 2, 6, 3), (48, 3, 2, 6, 5), (96, 5, 2, 6, 3),
-        (136, 5, 1, 6, 5), (232, 6, 2, 6, 5), (384, 1, 1, 6, 3),
-    )
-    taps: tuple[int, ...] = (0, 1, 2, 4, 6)
-    context_channels: int = 192
-    dual_pixel_expansion: int = 6
-    decoder: tuple[int, ...] = (208, 160, 112, 64, 32)
-    attention: ParallaxAttentionConfig = field(default_factory=ParallaxAttentionConfig)
-    fusion_weights: str = "softmax"
-    output: str = "disparity"
-    evidence: bool = True
-    condition: bool = True
-    attention_offsets: bool = True
-    fused_trunk: bool = True
-
-    def __post_init__(self) -> None:
-        if self.fusion_weights not in ("softmax", "sigmoid", "none"):
-            raise ValueError(f"fusion_weights = {self.fusion_weights!r}: "
-                             "use 'softmax', 'sigmoid' or 'none'")
-        if self.output not in ("disparity", "inverse_depth"):
-            raise ValueError(f"output = {self.output!r}: use 'disparity' or 'inverse_depth'")
-        if self.evidence and self.attention.axis != "x":
-            raise ValueError("attention axis = 'y' with evidence: the evidence matches along x; "
-                             "transpose the images (the estimator does) or set evidence=False")
-
-    @property
-    def stride(self) -> int:
-        """Height and width of the input must be multiples of this."""
-        return 1 << (len(self.taps) + (1 if self.context_channels else 0))
-
-    @staticmethod
-    def from_dict(values: dict[str, Any]) -> DiFuseNetConfig:
-        """Rebuild from `dataclasses.asdict` (as stored in a model card)."""
-        data = dict(values)
-        data["attention"] = ParallaxAttentionConfig(**data.get("attention", {}))
-        for name in ("taps", "decoder"):
-            data[name] = tuple(data[name])
-        data["encoder"] = tuple(tuple(row) for row in data["encoder"])
-        return DiFuseNetConfig(**data)
-
-
-def difuse_net_config(*, paper: bool = False) -> DiFuseNetConfig:
-    """Configuration of the 9.9 M network; `paper` switches everything of ours off."""
-    config = DiFuseNetConfig()
-    if not paper:
-        return replace(config, attention=ParallaxAttentionConfig(
-            value_view="other", reverse_map="softmax", scale_scores=True))
-    return replace(config, evidence=False, condition=False, attention_offsets=False,
-                   fused_trunk=False, output="inverse_depth")
-
-
-def difuse_net_s_config() -> DiFuseNetConfig:
-    """Configuration of the small sibling (≤ 1.5 M) for CPUs and small robots."""
-    return DiFuseNetConfig(
-        stem=16,
-        encoder=((16, 1, 1, 1, 3), (24, 2, 2, 3, 3), (40, 2, 2, 4, 3), (80, 3, 2, 4, 3),
-                 (128, 2, 2, 4, 3)),
-        taps=(0, 1, 2, 3, 4),
-        context_channels=0,
-        dual_pixel_expansion=3,
-        decoder=(96, 64, 40, 32),
-        attention=ParallaxAttentionConfig(
-            value_view="other", reverse_map="softmax", scale_scores=True),
-    )
-
-
-CONFIGS = {"difuse_net": difuse_net_config, "difuse_net_s": difuse_net_s_config}
 
 
 def lens_condition(kappa: Tensor, gain_px_m: Tensor, focus_diopters: Tensor) -> Tensor:
