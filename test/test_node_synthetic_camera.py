@@ -41,7 +41,8 @@ def test_it_publishes_whole_sets_of_the_layout_with_rising_stamps_until_max_sets
         for topic, kind in kinds.items():
             bench.ros.create_subscription(kind, topic, bench.listen(topic), 10)
         with bench.node(*SMALL, f"layout:={layout}", f"encoding:={encoding}", "max_sets:=4",
-                        module="synthetic_camera", wait_active=False) as process:
+                        "wait_for_subscribers:=true", module="synthetic_camera",
+                        wait_active=False) as process:
             bench.wait(lambda: all(len(bench.received[t]) >= 4 for t in kinds), "four sets")
             process.send_signal(signal.SIGINT)
             assert process.wait(20) == 0

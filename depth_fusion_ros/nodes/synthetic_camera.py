@@ -89,6 +89,9 @@ class SyntheticCamera(Node):
         limit = self.values["max_sets"]
         if not self._sets or (limit and self._sent >= limit):
             return
+        if (self._sent == 0 and self.values["wait_for_subscribers"]
+                and not all(o.get_subscription_count() for o in self._outputs.values())):
+            return
         stamp = self.get_clock().now().to_msg()
         for topic, message in self._sets[self._sent % len(self._sets)].items():
             if topic in _OPTIONAL and not self.values[_OPTIONAL[topic]]:

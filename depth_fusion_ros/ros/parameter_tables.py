@@ -128,6 +128,8 @@ _SYNTHETIC_CAMERA_ROWS = (
               dynamic=True),
     Parameter("max_sets", 0, "Stop publishing after this many sets; 0 = never.",
               unit="sets", minimum=0, maximum=2**31 - 1),
+    Parameter("wait_for_subscribers", False, "Send the first set only when every topic has a "
+              "subscriber, so that discovery costs a bounded run (`max_sets`) nothing."),
 )
 
 
