@@ -45,6 +45,7 @@ DP_INFO = "dp/camera_info"
 RGB = "rgb/image_rect"
 RGB_INFO = "rgb/camera_info"
 LENS = "lens_state"
+_REPLAY_SETS = 50
 _DEPTH_PER_SET = 4  # subscriptions hold more than the joining does: a late wake-up loses no part
 
 
@@ -114,9 +115,14 @@ class DualPixelDepth(DepthNode):
         openers = (LEFT, RIGHT) if values["dp.layout"] == "pair" else (PACKED,)
         others = (RGB, DP_INFO, RGB_INFO) if values["input.use_rgb"] else (DP_INFO,)
         self._without_lens, self._lens_expected = others, False
+        replay = values["replay.process_all"]
+        # A burst brings many views before their other parts; every set counts in a replay. Large
+        # queues are for equal stamps only: approximate joining gets slow (ros_comm #800).
+        patient = replay and values["input.sync_tolerance_s"] == 0.0
         self._inputs = SetSynchroniser(
             openers, others, self.accounts, deliver, self.drop,
-            queue_size=values["input.queue_size"],
+            queue_size=_REPLAY_SETS if patient else values["input.queue_size"],
+            back_pressure=replay,
             tolerance_s=values["input.sync_tolerance_s"],
             timeout_s=values["input.sync_timeout_s"],
         )

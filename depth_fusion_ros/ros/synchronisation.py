@@ -72,6 +72,7 @@ class SetSynchroniser:
         queue_size: int,
         tolerance_s: float,
         timeout_s: float,
+        back_pressure: bool = False,
     ) -> None:
         """Join ``openers`` (the views) with ``others``.
 
@@ -84,6 +85,8 @@ class SetSynchroniser:
             queue_size: incomplete sets kept.
             tolerance_s: 0 = equal stamps.
             timeout_s: wall time after which an incomplete set ends.
+            back_pressure: ``on_set`` may block (replay). Parts of older sets then still wait in the
+                middleware, so sets end by time only after ``timeout_s`` without any message.
         """
         self._openers = tuple(openers)
         self._others: tuple[str, ...] = ()
@@ -92,6 +95,8 @@ class SetSynchroniser:
         self._queue_size = queue_size
         self._tolerance_s, self._tolerance_ns = tolerance_s, round(tolerance_s * 1e9)
         self._timeout_s = timeout_s
+        self._back_pressure = back_pressure
+        self._last_add_s = time.monotonic()
         self._entries: OrderedDict[int, _Entry] = OrderedDict()
         self._waiting: dict[str, OrderedDict[int, tuple[Any, int, float]]] = {}
         self._newest_ns: int | None = None
@@ -157,10 +162,13 @@ class SetSynchroniser:
         pending = [entry for entry in self._entries.values() if entry.pending]
         for entry in pending[: -self._queue_size]:
             self._end_incomplete(entry, f"{self._queue_size} newer sets are waiting")
+        self._last_add_s = time.monotonic()
 
     def expire(self) -> None:
         """End sets and forget messages that have waited for longer than the timeout."""
         limit_s = time.monotonic() - self._timeout_s
+        if self._back_pressure and self._last_add_s > limit_s:
+            return
         for entry in [e for e in self._entries.values() if e.pending and e.opened_s < limit_s]:
             self._end_incomplete(entry, f"waited for {self._timeout_s:g} s")
         limit_s -= self._timeout_s  # later than the sets, so that these know what they had
