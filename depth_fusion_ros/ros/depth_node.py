@@ -333,6 +333,10 @@ def run_node(make: Callable[[], Any], arguments: list[str] | None) -> int:
         executor.spin()
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
+    except Exception:
+        if rclpy.ok():
+            raise
+        # The interrupt shut the context down under a callback, whose next call then failed.
     finally:
         node.destroy_node()
         executor.shutdown()
