@@ -17,6 +17,7 @@ touches the device), publishers, accounts, FrameReport, diagnostics, ``~/enable`
 from __future__ import annotations
 
 import math
+import signal
 import time
 import traceback
 from collections.abc import Callable, Mapping
@@ -330,7 +331,12 @@ def run_node(make: Callable[[], Any], arguments: list[str] | None) -> int:
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     try:
-        executor.spin()
+        try:
+            executor.spin()
+        finally:
+            # One interrupt arrives twice: rclpy ends the spin, then Python raises. The second one
+            # must not break the tidying up.
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
     except Exception:
