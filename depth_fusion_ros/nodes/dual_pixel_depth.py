@@ -24,7 +24,7 @@ from depth_fusion_ros.estimation.dual_pixel import (
     DualPixelOptions,
 )
 from depth_fusion_ros.msg import LensState
-from depth_fusion_ros.ros.depth_node import ConfigureError, DepthNode, Result, run_node
+from depth_fusion_ros.ros.depth_node import ConfigureError, DepthNode, Result
 from depth_fusion_ros.ros.lens import resolve_lens
 from depth_fusion_ros.ros.messages import (
     VIEW_ENCODINGS,
@@ -36,6 +36,7 @@ from depth_fusion_ros.ros.messages import (
 )
 from depth_fusion_ros.ros.parameter_tables import DUAL_PIXEL
 from depth_fusion_ros.ros.qos import InputSubscriptions
+from depth_fusion_ros.ros.run import run_node
 from depth_fusion_ros.ros.synchronisation import InputSet, SetSynchroniser
 
 LEFT = "dp/left/image_raw"

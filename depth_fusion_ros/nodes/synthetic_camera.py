@@ -21,11 +21,11 @@ from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
 from depth_fusion_ros.msg import LensState
-from depth_fusion_ros.ros.depth_node import run_node
 from depth_fusion_ros.ros.lens import lens_to_state
 from depth_fusion_ros.ros.messages import array_to_image, intrinsics_to_camera_info
 from depth_fusion_ros.ros.parameter_tables import SYNTHETIC_CAMERA
 from depth_fusion_ros.ros.qos import output_qos, overridable
+from depth_fusion_ros.ros.run import run_node
 from depth_fusion_ros.simulation.sequence import SimulatedFrame, simulate_sequence
 
 LEFT, RIGHT, PACKED = "dp/left/image_raw", "dp/right/image_raw", "dp/image_raw"

@@ -17,7 +17,6 @@ touches the device), publishers, accounts, FrameReport, diagnostics, ``~/enable`
 from __future__ import annotations
 
 import math
-import signal
 import time
 import traceback
 from collections.abc import Callable, Mapping
@@ -26,10 +25,8 @@ from threading import Thread
 from typing import Any
 
 import numpy as np
-import rclpy
 from numpy.typing import NDArray
 from rclpy.clock import Clock, ClockType
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from sensor_msgs.msg import CameraInfo
 from std_srvs.srv import SetBool, Trigger
@@ -39,7 +36,7 @@ from depth_fusion_ros.ros.accounting import Accounts, ThrottledLog
 from depth_fusion_ros.ros.health import Health
 from depth_fusion_ros.ros.mailbox import BoundedFifo, Mailbox
 from depth_fusion_ros.ros.outputs import DepthOutputs, make_report
-from depth_fusion_ros.ros.parameters import ParameterError, ParameterTable
+from depth_fusion_ros.ros.parameters import ParameterTable
 from depth_fusion_ros.ros.qos import OUTPUT_DEPTH, REPLAY_OUTPUT_DEPTH
 
 BAG_TIME_AGE_S = 60.0
@@ -315,39 +312,4 @@ class DepthNode(LifecycleNode):
         return response
 
 
-def run_node(make: Callable[[], Any], arguments: list[str] | None) -> int:
-    """Run a node until it is interrupted (SIGINT or SIGTERM).
-
-    Returns:
-        0 after a clean stop, 2 where a parameter given at start is refused.
-    """
-    rclpy.init(args=arguments)
-    try:
-        node = make()
-    except ParameterError as error:
-        rclpy.logging.get_logger("depth_fusion_ros").fatal(f"refused: {error}")
-        rclpy.try_shutdown()
-        return 2
-    executor = SingleThreadedExecutor()
-    executor.add_node(node)
-    try:
-        try:
-            executor.spin()
-        finally:
-            # One interrupt arrives twice: rclpy ends the spin, then Python raises. The second one
-            # must not break the tidying up.
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass
-    except Exception:
-        if rclpy.ok():
-            raise
-        # The interrupt shut the context down under a callback, whose next call then failed.
-    finally:
-        node.destroy_node()
-        executor.shutdown()
-        rclpy.try_shutdown()
-    return 0
-
-
-__all__ = ["ConfigureError", "DepthNode", "Result", "run_node"]
+__all__ = ["ConfigureError", "DepthNode", "Result"]
