@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -41,7 +43,7 @@ def wall_scene(depth_m: float, texels_per_px: float = 0.5, slant: float = 0.0,
     scene.centre[:, 1:, 2] = -scenes.FAR_AWAY_M
     normal = torch.tensor([[slant * 2 * FX / WIDTH, 0.0, 1.0]])
     scene.centre[:, 0] = torch.tensor([0.0, 0.0, depth_m])
-    scene.to_local[:, 0] = scenes._frame(normal)
+    scene.to_local[:, 0] = scenes.plane_frame(normal)
     noise = torch.randn(TILE_PX, TILE_PX, generator=generator)
     radius = torch.hypot(torch.fft.fftfreq(TILE_PX)[:, None], torch.fft.fftfreq(TILE_PX)[None])
     smooth = torch.fft.ifft2(torch.fft.fft2(noise) * torch.exp(-((radius / 0.12) ** 2))).real
@@ -140,10 +142,8 @@ def test_strips_share_the_aperture_and_their_centroids_give_the_ideal_gain() -> 
 
 def test_soft_split_lowers_the_gain_and_shades_left_against_right() -> None:
     pattern = aperture_pattern(96, torch.Generator().manual_seed(0))
-    ideal = SensorBatch.ideal(3)
-    soft = SensorBatch(torch.tensor([0.2, 1.0, 2.5]), torch.tensor([[0.0, 0.4]]).repeat(3, 1),
-                       *(getattr(ideal, n) for n in ("cat_eye", "shading", "exposure", "noise_a",
-                                                     "noise_b", "levels")))
+    soft = replace(SensorBatch.ideal(3), softness=torch.tensor([0.2, 1.0, 2.5]),
+                   bias=torch.tensor([[0.0, 0.4]]).repeat(3, 1))
     left, right, kappa = split_weights(soft, pattern, 9)
     centre = kappa[:, 4] / IDEAL_DUAL_PIXEL_KAPPA
     assert 1 > centre[0] > centre[1] > centre[2] > 0.1
@@ -157,9 +157,7 @@ def test_soft_split_disparity_follows_its_own_gain() -> None:
     scene, rig = wall_scene(depth_m), camera(gain, focus_m)
     pattern = aperture_pattern(160, torch.Generator().manual_seed(5))
     strips = to_grey(render_strips(scene, rig, pattern))
-    ideal = SensorBatch.ideal(1)
-    soft = SensorBatch(torch.tensor([1.1]), ideal.bias, ideal.cat_eye, ideal.shading,
-                       ideal.exposure, ideal.noise_a, ideal.noise_b, ideal.levels)
+    soft = replace(SensorBatch.ideal(1), softness=torch.tensor([1.1]))
     images = expose(strips, strips.mean(1, keepdim=True).expand(-1, 3, -1, -1), pattern, soft)
     kappa = float(images.kappa[0, 0, 0, WIDTH // 2])
     assert 0.15 < kappa < 0.25
@@ -180,9 +178,8 @@ def test_focus_sweep_is_sharpest_at_the_distance_of_the_wall() -> None:
 
 def test_sensor_noise_has_the_stated_variance_and_clips_at_full_scale() -> None:
     pattern = aperture_pattern(16, torch.Generator().manual_seed(0))
-    ideal = SensorBatch.ideal(1)
-    noisy = SensorBatch(ideal.softness, ideal.bias, ideal.cat_eye, ideal.shading, ideal.exposure,
-                        torch.tensor([1e-3]), torch.tensor([2e-5]), ideal.levels)
+    noisy = replace(SensorBatch.ideal(1), noise_a=torch.tensor([1e-3]),
+                    noise_b=torch.tensor([2e-5]))
     flat = torch.full((1, STRIPS, 128, 128), 0.4)
     images = expose(flat, flat[:, :3], pattern, noisy, torch.Generator().manual_seed(3))
     assert float(images.left.var()) == pytest.approx(1e-3 * 0.4 + 2e-5, rel=0.05)

@@ -17,21 +17,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from depth_fusion_ros.simulation.scenes import (
-    BOXES,
-    CARDS,
-    ELLIPSOIDS,
-    FAR_AWAY_M,
-    PRIMITIVES,
-    TUBES,
-    WALLS,
-    SceneBatch,
-)
+from depth_fusion_ros.simulation.scenes import FAR_AWAY_M, PRIMITIVES, SceneBatch
+from depth_fusion_ros.simulation.shapes import CARD, HITS, KINDS, NEAREST_M, NOTHING_M
 from depth_fusion_ros.simulation.textures import TILE_PX
 
 STRIPS = 8
-NEAREST_M = 0.02
-NOTHING_M = 1.0e3
 
 
 @dataclass(frozen=True)
@@ -149,12 +139,11 @@ def trace(
     depth = torch.full(
         (dir_x.shape[0], dir_y.shape[1], dir_x.shape[2]), NOTHING_M, device=dir_x.device
     )
-    tex_u = torch.zeros_like(depth)
-    tex_v = torch.zeros_like(depth)
+    tex_u, tex_v, highlight = (torch.zeros_like(depth) for _ in range(3))
     shade = torch.full_like(depth, 0.6)
     tile = torch.zeros_like(depth, dtype=torch.long)
-    kinds = [0] * WALLS + [1] * CARDS + [2] * ELLIPSOIDS + [3] * BOXES + [4] * TUBES
     origin_world = torch.stack([lens_x, lens_y, torch.zeros_like(lens_x)], -1)
+    toward_light, toward_half = local_directions(scene)
     for p in primitives:
         m = scene.to_local[:, p]
         o = torch.einsum("bij,bj->bi", m, origin_world - scene.centre[:, p])
@@ -163,15 +152,8 @@ def trace(
             m[:, i, 0, None, None] * dir_x + m[:, i, 1, None, None] * dir_y
             + m[:, i, 2, None, None] for i in range(3)
         )
-        # Light towards local axes; normals are taken in local space, which is exact for walls,
-        # cards and boxes and a smooth stand-in on ellipsoids and tubes.
-        axes = m * scene.half_size_m[:, p, :, None]
-        lx, ly, lz = (
-            (axes[:, i] * scene.light).sum(-1)[:, None, None] for i in range(3)
-        )
-        z, px, py, pz, lit = _HITS[kinds[p]](
-            ox, oy, oz, dx, dy, dz, lx, ly, lz, scene.shape[:, p, :, None, None]
-        )
+        z, px, py, pz, *normal = HITS[KINDS[p]](
+            ox, oy, oz, dx, dy, dz, scene.shape[:, p, :, None, None])
         closer = (z > NEAREST_M) & (z < depth)
         depth = torch.where(closer, z, depth)
         size = scene.half_size_m[:, p, :, None, None]
@@ -181,73 +163,42 @@ def trace(
         tex_u = torch.where(closer, u + scene.texel_offset[:, p, 0, None, None], tex_u)
         tex_v = torch.where(closer, v + scene.texel_offset[:, p, 1, None, None], tex_v)
         ambient = scene.ambient[:, None, None]
-        shade = torch.where(closer, ambient + (1 - ambient) * lit.clamp_min(0.0), shade)
+        lit = _along(normal, toward_light[:, p], KINDS[p])
+        shade = torch.where(closer, ambient + (1 - ambient) * lit, shade)
         tile = torch.where(closer, scene.tile[:, p, None, None], tile)
+        if scene.gloss is not None:
+            strength, exponent = (scene.gloss[:, p, i, None, None] for i in range(2))
+            shine = strength * _along(normal, toward_half[:, p], KINDS[p]) ** exponent
+            highlight = torch.where(closer, shine, highlight)
     index = (tile * TILE_PX + torch.remainder(tex_v, TILE_PX).long().clamp(0, TILE_PX - 1)
              ) * TILE_PX + torch.remainder(tex_u, TILE_PX).long().clamp(0, TILE_PX - 1)
-    return depth, scene.atlas.reshape(-1, 3)[index] * shade[..., None]
+    albedo = scene.atlas.reshape(-1, 3)[index]
+    return depth, albedo * shade[..., None] + highlight[..., None]
 
 
-def _hit_wall(ox: Tensor, oy: Tensor, oz: Tensor, dx: Tensor, dy: Tensor, dz: Tensor, lx: Tensor,
-              ly: Tensor, lz: Tensor, shape: Tensor) -> tuple[Tensor, ...]:
-    z = -oz / dz
-    px, py = ox + z * dx, oy + z * dy
-    return z, px, py, torch.zeros_like(z), lz.abs() * torch.ones_like(z)
+def local_directions(scene: SceneBatch) -> tuple[Tensor, Tensor]:
+    """Unit vectors to the light and half-way to the viewer in local axes, (B, P, 3) each.
+
+    Normals are taken in local space, which is exact for walls, cards and boxes and a smooth
+    stand-in on ellipsoids and tubes; the viewer is seen from the primitive's centre.
+    """
+    axes = scene.to_local * scene.half_size_m[..., None]
+    light = scene.light[:, None].expand_as(scene.centre)
+    half = light - scene.centre / scene.centre.norm(dim=-1, keepdim=True)
+    half = half / half.norm(dim=-1, keepdim=True).clamp_min(1e-6)
+    return (torch.einsum("bpij,bpj->bpi", axes, light),
+            torch.einsum("bpij,bpj->bpi", axes, half))
 
 
-def _hit_card(ox: Tensor, oy: Tensor, oz: Tensor, dx: Tensor, dy: Tensor, dz: Tensor, lx: Tensor,
-              ly: Tensor, lz: Tensor, shape: Tensor) -> tuple[Tensor, ...]:
-    z = -oz / dz
-    px, py = ox + z * dx, oy + z * dy
-    radius = px.abs() ** shape[:, 0] + py.abs() ** shape[:, 0]
-    hit = (radius < 1.0) & (px * px + py * py >= shape[:, 1] ** 2)
-    return torch.where(hit, z, 2 * NOTHING_M), px, py, torch.zeros_like(z), lz.abs() + 0 * z
+def _along(normal: list[Tensor], direction: Tensor, kind: int) -> Tensor:
+    """Cosine between normal and direction (B, 3), 0..1; walls and cards have two sides.
 
-
-def _hit_ellipsoid(ox: Tensor, oy: Tensor, oz: Tensor, dx: Tensor, dy: Tensor, dz: Tensor,
-                   lx: Tensor, ly: Tensor, lz: Tensor, shape: Tensor) -> tuple[Tensor, ...]:
-    a = dx * dx + dy * dy + dz * dz
-    b = ox * dx + oy * dy + oz * dz
-    c = ox * ox + oy * oy + oz * oz - 1
-    disc = b * b - a * c
-    z = (-b - torch.sqrt(disc.clamp_min(0))) / a
-    px, py, pz = ox + z * dx, oy + z * dy, oz + z * dz
-    lit = px * lx + py * ly + pz * lz
-    return torch.where(disc > 0, z, 2 * NOTHING_M), px, py, pz, lit
-
-
-def _hit_box(ox: Tensor, oy: Tensor, oz: Tensor, dx: Tensor, dy: Tensor, dz: Tensor, lx: Tensor,
-             ly: Tensor, lz: Tensor, shape: Tensor) -> tuple[Tensor, ...]:
-    # Entry distance of each slab; the last entry before the first exit is the hit.
-    ix, iy, iz = 1 / dx, 1 / dy, 1 / dz
-    near_x, near_y, near_z = (-ox * ix - ix.abs(), -oy * iy - iy.abs(), -oz * iz - iz.abs())
-    far = torch.minimum(torch.minimum(-ox * ix + ix.abs(), -oy * iy + iy.abs()),
-                        -oz * iz + iz.abs())
-    z = torch.maximum(torch.maximum(near_x, near_y), near_z)
-    px, py, pz = ox + z * dx, oy + z * dy, oz + z * dz
-    lit = torch.where(
-        near_x >= z, -torch.sign(dx) * lx,
-        torch.where(near_y >= z, -torch.sign(dy) * ly, -torch.sign(dz) * lz),
-    )
-    return torch.where(z < far, z, 2 * NOTHING_M), px, py, pz, lit
-
-
-def _hit_tube(ox: Tensor, oy: Tensor, oz: Tensor, dx: Tensor, dy: Tensor, dz: Tensor, lx: Tensor,
-              ly: Tensor, lz: Tensor, shape: Tensor) -> tuple[Tensor, ...]:
-    a = dx * dx + dz * dz
-    b = ox * dx + oz * dz
-    c = ox * ox + oz * oz - 1
-    disc = b * b - a * c
-    root = torch.sqrt(disc.clamp_min(0))
-    first = (-b - root) / a
-    z = torch.where((oy + first * dy).abs() < 1, first, (-b + root) / a)
-    px, py, pz = ox + z * dx, oy + z * dy, oz + z * dz
-    lit = px * lx + pz * lz
-    hit = (disc > 0) & (py.abs() < 1)
-    return torch.where(hit, z, 2 * NOTHING_M), px, py, pz, lit
-
-
-_HITS = (_hit_wall, _hit_card, _hit_ellipsoid, _hit_box, _hit_tube)
+    A grazing hit on a thin tube can have a local normal far from unit length in single precision,
+    and a highlight raises it to the 90th power.
+    """
+    cosine = sum((n * direction[:, i, None, None] for i, n in enumerate(normal)),
+                 torch.zeros(()))
+    return (cosine.abs() if kind <= CARD else cosine).clamp(0.0, 1.0)
 
 
 def render_depth(scene: SceneBatch, camera: CameraBatch, tracer: Tracer = trace) -> Tensor:

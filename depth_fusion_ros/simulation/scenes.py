@@ -1,6 +1,6 @@
 """Random scenes as batched geometric primitives, ready for the ray-tracing camera.
 
-A scene is a back wall, perhaps a floor, and up to `OBJECTS` cards, ellipsoids, boxes and tubes.
+A scene is up to `WALLS` planes and `OBJECTS` cards, ellipsoids, boxes and tubes.
 Every primitive lives in a unit local space: local = M · (world − centre), where M holds rotation
 and inverse size. World = camera frame, metres: x right, y down, z forward, lens centre at origin.
 """
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from depth_fusion_ros.simulation.textures import TILE_PX, make_atlas
 
-WALLS, CARDS, ELLIPSOIDS, BOXES, TUBES = 2, 4, 2, 2, 3
+WALLS, CARDS, ELLIPSOIDS, BOXES, TUBES = 4, 4, 3, 3, 3
 OBJECTS = CARDS + ELLIPSOIDS + BOXES + TUBES
 PRIMITIVES = WALLS + OBJECTS
 FAR_AWAY_M = 1.0e4
@@ -35,6 +35,7 @@ class SceneBatch:
         shape: (B, P, 2) superellipse exponent and hole radius (0 = none) of cards.
         light: (B, 3) unit vector towards the light; ambient: (B,) share of ambient light.
         atlas: (T, TILE_PX, TILE_PX, 3) linear albedo.
+        gloss: (B, P, 2) strength and exponent of a white Blinn-Phong highlight; None = matt.
     """
 
     centre: Tensor
@@ -47,10 +48,19 @@ class SceneBatch:
     light: Tensor
     ambient: Tensor
     atlas: Tensor
+    gloss: Tensor | None = None
 
     def to(self, device: torch.device | str) -> SceneBatch:
         """Return the scenes on another device."""
-        return SceneBatch(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
+        values: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
+        moved: dict[str, Any] = {
+            name: None if value is None else value.to(device) for name, value in values.items()}
+        return SceneBatch(**moved)
+
+    def remove(self, absent: Tensor) -> None:
+        """Take primitives out of the scenes in place; absent: (B, P) bool."""
+        depth = self.centre[..., 2]
+        self.centre[..., 2] = torch.where(absent, torch.full_like(depth, -FAR_AWAY_M), depth)
 
     def moved(self, translation_m: Tensor, yaw_rad: Tensor) -> SceneBatch:
         """Return the scenes seen by a camera that was moved by (B, 3) metres and (B,) yaw."""
@@ -126,8 +136,8 @@ def random_scenes(
     _place_walls(view, uniform(batch, 8), centre, rotation, half)
     absent = uniform(batch, PRIMITIVES) < 0.4
     absent[:, 0] = False
-    floor_free = uniform(batch) < 0.35
-    absent[:, 1] = floor_free
+    absent[:, 1] = uniform(batch) < 0.35
+    absent[:, 2:WALLS] = True
     centre[..., 2] = torch.where(absent, torch.full_like(depth, -FAR_AWAY_M), centre[..., 2])
 
     texels_per_px = torch.exp(uniform(batch, PRIMITIVES, low=math.log(0.35), high=math.log(2.6)))
@@ -179,7 +189,7 @@ def _place_walls(view: SceneView, u: Tensor, centre: Tensor, rotation: Tensor,
     tilt = (u[:, :2] - 0.5) * torch.where(u[:, 2:3] < 0.5, 2.4, 0.5)  # up to ±50 degrees
     normal = torch.stack([torch.tan(tilt[:, 0]), torch.tan(tilt[:, 1]),
                           -torch.ones_like(far)], -1)
-    rotation[:, 0] = _frame(normal)
+    rotation[:, 0] = plane_frame(normal)
     centre[:, 0] = torch.stack([axis_m[:, 0] * far, axis_m[:, 1] * far, far], -1)
     below = torch.where(u[:, 3] < 0.8, 1.0, -1.0)
     height_px = view.height_px * (0.15 + 0.6 * u[:, 4])
@@ -188,12 +198,12 @@ def _place_walls(view: SceneView, u: Tensor, centre: Tensor, rotation: Tensor,
     drop = far * (axis_m[:, 1] + below * height_px / view.focal_length_px / 4)
     normal = torch.stack([(u[:, 5] - 0.5) * 0.5, -torch.ones_like(far),
                           (u[:, 6] - 0.5) * 0.3], -1)
-    rotation[:, 1] = _frame(normal)
+    rotation[:, 1] = plane_frame(normal)
     centre[:, 1] = torch.stack([axis_m[:, 0] * far, drop, far], -1)
     half[:, :WALLS] = 1.0  # local units are metres; walls have no outline
 
 
-def _frame(normal: Tensor) -> Tensor:
+def plane_frame(normal: Tensor) -> Tensor:
     """Rows: two tangents and the unit normal of (B, 3) normals."""
     n = normal / normal.norm(dim=-1, keepdim=True)
     helper = torch.tensor([0.3, 0.5, 0.8]).expand_as(n)

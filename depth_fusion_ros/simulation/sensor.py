@@ -33,6 +33,9 @@ class SensorBatch:
         exposure: radiance → full scale.
         noise_a, noise_b: variance = a·x + b at signal x in 0..1, per view.
         levels: quantisation steps of full scale (2^bits − 1).
+        encoded: bool; the camera stores sRGB-encoded values, which are decoded again after
+            quantisation (8-bit camera JPEGs and raw developers).
+        black: (B, 2) error of the subtracted black level of left and right, of full scale.
     """
 
     softness: Tensor
@@ -43,13 +46,16 @@ class SensorBatch:
     noise_a: Tensor
     noise_b: Tensor
     levels: Tensor
+    encoded: Tensor
+    black: Tensor
 
     @staticmethod
     def ideal(batch: int) -> SensorBatch:
         """Half-disc split, no shading, no noise, 16 bits."""
         zero = torch.zeros(batch)
         return SensorBatch(zero, torch.zeros(batch, 2), zero, torch.zeros(batch, 2, 2),
-                           torch.ones(batch), zero, zero, torch.full((batch,), 65535.0))
+                           torch.ones(batch), zero, zero, torch.full((batch,), 65535.0),
+                           torch.zeros(batch, dtype=torch.bool), torch.zeros(batch, 2))
 
     @staticmethod
     def random(batch: int, generator: torch.Generator) -> SensorBatch:
@@ -77,13 +83,15 @@ class SensorBatch:
             noise_a=noise_a,
             noise_b=noise_a * log_uniform(0.003, 0.03),
             levels=2.0**bits - 1,
+            encoded=uniform(0, 1) < 0.3,
+            black=uniform(-0.004, 0.004, 2) * (uniform(0, 1) < 0.3)[:, None],
         )
 
     def to(self, device: torch.device | str) -> SensorBatch:
         """Return the same sensors on another device."""
         return SensorBatch(*(value.to(device) for value in (
             self.softness, self.bias, self.cat_eye, self.shading, self.exposure,
-            self.noise_a, self.noise_b, self.levels)))
+            self.noise_a, self.noise_b, self.levels, self.encoded, self.black)))
 
 
 @dataclass(frozen=True)
@@ -139,22 +147,27 @@ def expose(grey_strips: Tensor, full_rgb: Tensor, pattern: AperturePattern, sens
     for index, weights in enumerate((w_left, w_right)):
         view = (grey_strips * weights[:, :, None]).sum(1, keepdim=True) * 2
         gain = 1 + sensor.shading[:, index, 0, None] + sensor.shading[:, index, 1, None] * x
-        views.append(_read_out(view * gain[:, None, None, :] * exposure, sensor, noise))
-    rgb = _read_out(full_rgb * exposure, sensor, noise)
+        views.append(_read_out(view * gain[:, None, None, :] * exposure, sensor, noise,
+                               sensor.black[:, index]))
+    rgb = _read_out(full_rgb * exposure, sensor, noise, torch.zeros_like(sensor.softness))
     return DualPixelImages(views[0], views[1], torch.round(srgb_encode(rgb) * 255) / 255,
                            kappa[:, None, None, :])
 
 
-def _read_out(signal: Tensor, sensor: SensorBatch, noise: torch.Generator | None) -> Tensor:
-    """Shot and read noise, clipping at full scale, quantisation."""
+def _read_out(signal: Tensor, sensor: SensorBatch, noise: torch.Generator | None, black: Tensor
+              ) -> Tensor:
+    """Shot and read noise, black level error, clipping at full scale, quantisation."""
     signal = signal.clamp(0, 1)
     if noise is not None:
         variance = sensor.noise_a[:, None, None, None] * signal + sensor.noise_b[
             :, None, None, None]
         signal = signal + torch.sqrt(variance) * torch.randn(
             signal.shape, generator=noise, device=signal.device)
+    signal = (signal + black[:, None, None, None]).clamp(0, 1)
     levels = sensor.levels[:, None, None, None]
-    return torch.round(signal.clamp(0, 1) * levels) / levels
+    stored = torch.where(sensor.encoded[:, None, None, None], srgb_encode(signal), signal)
+    stored = torch.round(stored * levels) / levels
+    return torch.where(sensor.encoded[:, None, None, None], srgb_decode(stored), stored)
 
 
 def srgb_encode(linear: Tensor) -> Tensor:

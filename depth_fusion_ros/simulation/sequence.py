@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -121,11 +121,9 @@ def _expose_frame(
     with torch.inference_mode():
         strips = render_strips(moved, camera, pattern)
         full = (strips * pattern.area.to(device)[None, :, None, None, None]).sum(1)
-        sensor = SensorBatch.ideal(1)
-        sensor = SensorBatch(
-            sensor.softness, sensor.bias, sensor.cat_eye, sensor.shading,
-            torch.full((1,), exposure), torch.full((1,), 2e-4), torch.full((1,), 2e-6),
-            sensor.levels).to(device)
+        sensor = replace(
+            SensorBatch.ideal(1), exposure=torch.full((1,), exposure),
+            noise_a=torch.full((1,), 2e-4), noise_b=torch.full((1,), 2e-6)).to(device)
         images = expose(to_grey(strips), full.permute(0, 3, 1, 2), pattern, sensor, noise)
         depth = render_depth(moved, camera)[0]
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 TILE_PX = 256
-PLAIN_SHARE = 0.18
+PLAIN_SHARE = 0.15
 
 
 def make_atlas(tiles: int, generator: torch.Generator) -> Tensor:
@@ -34,7 +34,7 @@ def make_atlas(tiles: int, generator: torch.Generator) -> Tensor:
         else:
             maker = makers[int(torch.randint(len(makers), (1,), generator=generator))]
             pattern = maker(generator)
-            contrast = 0.25 + 0.75 * _uniform(generator)
+            contrast = math.exp(_uniform(generator, math.log(0.2), 0.0))
         out[index] = _colourise(pattern, contrast, generator)
     return out.clamp_(0.01, 1.0)
 
@@ -53,7 +53,7 @@ def _unit_range(pattern: Tensor) -> Tensor:
 def _colourise(pattern: Tensor, contrast: float, generator: torch.Generator) -> Tensor:
     """Blend between two random colours; (P, P) in 0..1 to (P, P, 3) linear albedo."""
     base = 0.05 + 0.75 * torch.rand(1, generator=generator)
-    tint = 0.25 * (torch.rand(2, 3, generator=generator) - 0.5)
+    tint = 0.6 * (torch.rand(2, 3, generator=generator) - 0.5)
     low = (base * (1 - 0.8 * contrast) * (1 + tint[0])).clamp(0.01, 1)
     high = (base * (1 + 0.8 * contrast) * (1 + tint[1])).clamp(0.01, 1)
     if _uniform(generator) < 0.25:  # strongly coloured pairs, nearly equal luminance included
