@@ -16,15 +16,22 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from depth_fusion_ros.networks import evidence as evidence_module
-from depth_fusion_ros.networks.blocks import ConvNormAct, InvertedResidual, stage
+from depth_fusion_ros.networks.blocks import (
+    ConvNormAct,
+    HeadConv,
+    InvertedResidual,
+    replace_prelu,
+    stage,
+)
 from depth_fusion_ros.networks.difuse_net_config import (
     CONFIGS,
     DiFuseNetConfig,
     difuse_net_config,
     difuse_net_s_config,
 )
-from depth_fusion_ros.networks.evidence import dual_pixel_evidence, evidence_channels
-from depth_fusion_ros.networks.parallax_attention import WindowParallaxAttention
+from depth_fusion_ros.networks.evidence import dual_pixel_evidence
+from depth_fusion_ros.networks.fusion import ThreeMapFusion
+from depth_fusion_ros.networks.matchers import parallax_matcher
 
 __all__ = ["CONDITION_CHANNELS", "CONFIGS", "DiFuseNet", "DiFuseNetConfig", "DiFuseNetOutput",
            "build", "difuse_net_config", "difuse_net_s_config", "lens_condition"]
@@ -54,29 +61,6 @@ def regression_frame(condition: Tensor) -> tuple[Tensor, Tensor]:
     scale = torch.exp(2 * condition[:, 2])[:, None, None, None]
     origin = (2 * condition[:, 3])[:, None, None, None]
     return origin, scale
-
-
-class ThreeMapFusion(nn.Module):
-    """Weigh left, right and RGB features with one map each, sum and convolve (feature-wise)."""
-
-    def __init__(self, channels: int, extra: int, weights: str) -> None:
-        super().__init__()
-        self.weights = weights
-        self.attend = nn.Sequential(
-            ConvNormAct(3 * channels + extra, channels, 3, activation="prelu"),
-            nn.Conv2d(channels, 3, 1))
-        self.mix = ConvNormAct(channels + extra, channels, 3, activation="prelu")
-
-    def forward(self, left: Tensor, right: Tensor, rgb: Tensor, extra: list[Tensor]) -> Tensor:
-        """(B, C, H, W) each, extra maps (B, ·, H, W) for the weights and the mix."""
-        maps = self.attend(torch.cat([left, right, rgb, *extra], 1))
-        if self.weights == "softmax":
-            maps = torch.softmax(maps, 1) * 3
-        elif self.weights == "sigmoid":
-            maps = torch.sigmoid(maps)
-        fused = maps[:, :1] * left + maps[:, 1:2] * right + maps[:, 2:] * rgb
-        y: Tensor = self.mix(torch.cat([fused, *extra], 1))
-        return y
 
 
 class DecoderBlock(nn.Module):
@@ -122,8 +106,9 @@ class DiFuseNet(nn.Module):
         self.config = config
         self.stem = ConvNormAct(3, config.stem, 3, 2)
         stages, widths, channels = [], [], config.stem
-        for outputs, repeats, stride, expansion, kernel in config.encoder:
-            stages.append(stage(channels, outputs, repeats, stride, expansion, kernel))
+        for index, (outputs, repeats, stride, expansion, kernel) in enumerate(config.encoder):
+            stages.append(stage(channels, outputs, repeats, stride, expansion, kernel,
+                                index < config.fused_stages))
             channels = outputs
             widths.append(outputs)
         self.stages = nn.ModuleList(stages)
@@ -131,31 +116,35 @@ class DiFuseNet(nn.Module):
         self.context = (InvertedResidual(taps[-1], config.context_channels, 2, 2)
                         if config.context_channels else None)
         expansion = config.dual_pixel_expansion
-        self.dual_half = InvertedResidual(1, taps[0], 2, 4 * expansion)
-        self.dual_quarter = InvertedResidual(taps[0], taps[1], 2, expansion)
-        self.attention_half = WindowParallaxAttention(taps[0], config.attention)
-        self.attention_quarter = WindowParallaxAttention(taps[1], config.attention)
+        fused = config.fused_stages > 0
+        self.dual_half = InvertedResidual(1, taps[0], 2, (8 if fused else 4) * expansion,
+                                          fused=fused)
+        self.dual_quarter = InvertedResidual(taps[0], taps[1], 2, expansion, fused=fused)
+        self.attention_half = parallax_matcher(taps[0], config.attention)
+        self.attention_quarter = parallax_matcher(taps[1], config.attention)
         votes = len(evidence_module.WINDOWS_PX) if config.evidence else 0
         hint = (evidence_module.CHANNELS if config.evidence else 0) + (
             CONDITION_CHANNELS + votes if config.condition else 0) + int(config.attention_offsets)
-        self.fusion_half = ThreeMapFusion(taps[0], hint, config.fusion_weights)
-        self.fusion_quarter = ThreeMapFusion(taps[1], hint, config.fusion_weights)
+        self.fusion_half = ThreeMapFusion(taps[0], hint, config.fusion_weights, config.fusion)
+        self.fusion_quarter = ThreeMapFusion(taps[1], hint, config.fusion_weights, config.fusion)
         skips = taps if config.context_channels else taps[:-1]
         channels = config.context_channels or taps[-1]
         blocks, heads = [], []
         for outputs, skip in zip(config.decoder, reversed(skips), strict=True):
             blocks.append(DecoderBlock(channels, skip, outputs))
-            heads.append(nn.Conv2d(outputs, 2, 1))
+            heads.append(HeadConv(outputs, 2, 1))
             channels = outputs
         self.decoder = nn.ModuleList(blocks)
         self.heads = nn.ModuleList(heads[:-1])
         self.refine = ConvNormAct(channels + hint, channels, 3, activation="prelu")
-        self.head_half = nn.Conv2d(channels, 3 + votes, 3, padding=1)
-        self.head_full = nn.Conv2d(channels, 8, 3, padding=1)
+        self.head_half = HeadConv(channels, 3 + votes, 3, padding=1)
+        self.head_full = HeadConv(channels, 8, 3, padding=1)
         for head in [*self.heads, self.head_half, self.head_full]:
             assert isinstance(head, nn.Conv2d)
             nn.init.normal_(head.weight, std=1e-3)
             nn.init.zeros_(head.bias)  # type: ignore[arg-type]
+        if not config.learned_slopes:
+            replace_prelu(self)
         if config.output == "disparity" and config.condition:
             for head in [*self.heads, self.head_half]:
                 head.bias.data[0] = 1.0  # start at 1 dioptre
@@ -182,7 +171,7 @@ class DiFuseNet(nn.Module):
         if config.evidence:
             matched = dual_pixel_evidence(left, right)
             votes = matched.disparity_px
-            hints.append(evidence_channels(left, right, matched))
+            hints.append(matched.channels())
         half_shape = (-1, -1, left.shape[2] // 2, left.shape[3] // 2)
         if config.condition:
             origin, scale = regression_frame(condition)
@@ -205,7 +194,8 @@ class DiFuseNet(nn.Module):
             if len(skips) < 2:
                 extra = [F.avg_pool2d(h, 2) for h in hints] if skips else list(hints)
                 fused, offset = self._fuse(len(skips), dual[len(skips)], x, extra)
-                offsets.append(offset)
+                if config.attention.kind != "none":
+                    offsets.append(offset)
                 skips.append(fused)
                 x = fused if config.fused_trunk else x
             else:

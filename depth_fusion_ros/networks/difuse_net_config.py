@@ -28,6 +28,9 @@ class DiFuseNetConfig:
         fused_trunk: the fused features at 1/2 and 1/4 continue through the encoder, so that
             disparity reaches the coarse scales; False (paper) keeps the encoder's coarse scales
             monocular, and nothing can carry a measured depth across a blank wall.
+        fused_stages: the first so many encoder stages and both dual-pixel blocks use fused
+            inverted residuals (dense 3×3 instead of depthwise); 0 = none (paper).
+        learned_slopes: PReLU with learned slopes (paper); False = a fixed slope of 0.1.
     """
 
     stem: int = 32
@@ -41,11 +44,14 @@ class DiFuseNetConfig:
     decoder: tuple[int, ...] = (208, 160, 112, 64, 32)
     attention: ParallaxAttentionConfig = field(default_factory=ParallaxAttentionConfig)
     fusion_weights: str = "softmax"
+    fusion: str = "feature"
     output: str = "disparity"
     evidence: bool = True
     condition: bool = True
     attention_offsets: bool = True
     fused_trunk: bool = True
+    fused_stages: int = 0
+    learned_slopes: bool = True
 
     def __post_init__(self) -> None:
         if self.fusion_weights not in ("softmax", "sigmoid", "none"):
@@ -77,8 +83,11 @@ def difuse_net_config(*, paper: bool = False) -> DiFuseNetConfig:
     """Configuration of the 9.9 M network; `paper` switches everything of ours off."""
     config = DiFuseNetConfig()
     if not paper:
-        return replace(config, attention=ParallaxAttentionConfig(
-            value_view="other", reverse_map="softmax", scale_scores=True))
+        # Fused stages weigh more than depthwise ones; the decoder gives that back.
+        return replace(config, fused_stages=3, learned_slopes=False, dual_pixel_expansion=3,
+                       context_channels=128, decoder=(176, 128, 96, 64, 32),
+                       attention=ParallaxAttentionConfig(
+                           value_view="other", reverse_map="softmax", scale_scores=True))
     return replace(config, evidence=False, condition=False, attention_offsets=False,
                    fused_trunk=False, output="inverse_depth")
 
@@ -87,12 +96,14 @@ def difuse_net_s_config() -> DiFuseNetConfig:
     """Configuration of the small sibling (≤ 1.5 M) for CPUs and small robots."""
     return DiFuseNetConfig(
         stem=16,
-        encoder=((16, 1, 1, 1, 3), (24, 2, 2, 3, 3), (40, 2, 2, 4, 3), (80, 3, 2, 4, 3),
+        encoder=((16, 1, 1, 1, 3), (32, 2, 2, 3, 3), (48, 2, 2, 3, 3), (80, 3, 2, 4, 3),
                  (128, 2, 2, 4, 3)),
         taps=(0, 1, 2, 3, 4),
         context_channels=0,
-        dual_pixel_expansion=3,
-        decoder=(96, 64, 40, 32),
+        dual_pixel_expansion=2,
+        decoder=(96, 64, 48, 32),
+        fused_stages=3,
+        learned_slopes=False,
         attention=ParallaxAttentionConfig(
             value_view="other", reverse_map="softmax", scale_scores=True),
     )

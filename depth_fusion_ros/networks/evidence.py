@@ -17,8 +17,8 @@ from torch import Tensor
 LEVELS = 3
 REFINEMENTS = 2
 COARSE_WINDOW_PX = 9
-WINDOWS_PX = (7, 15, 31)
-EQUALISE_PX = 31
+WINDOWS_PX = (6, 14, 30, 60, 124)
+"""Nominal sides of the matching windows; the two largest are taken on a grid of 8 px."""
 ENERGY_FLOOR = 1e-7
 LIMIT_PX = 16.0
 CHANNELS = 2 * len(WINDOWS_PX) + 3
@@ -33,29 +33,38 @@ class Evidence:
         energy: (B, len(WINDOWS_PX), H/2, W/2) mean squared gradient across the split per window
             (≥ 0, of locally normalised images): how much there is to match.
         residual: (B, 1, H/2, W/2) root mean squared difference left after alignment.
+        views: (B, 2, H/2, W/2) the two equalised views.
     """
 
     disparity_px: Tensor
     energy: Tensor
     residual: Tensor
+    views: Tensor
 
     def channels(self) -> Tensor:
-        """(B, CHANNELS − 2, …): quarter disparities, scaled log10 energies and log10 residual."""
+        """(B, CHANNELS, H/2, W/2): quarter disparities, log10 energies and residual, views."""
         log_energy = torch.log10(self.energy + 1e-6) / 3 + 1
         log_residual = torch.log10(self.residual + 1e-3) + 1.5
-        return torch.cat([self.disparity_px / 4, log_energy, log_residual], 1)
+        return torch.cat([self.disparity_px / 4, log_energy, log_residual, self.views], 1)
 
 
-def box(x: Tensor, size_px: int, stride: int = 1) -> Tensor:
+def box(x: Tensor, size_px: int) -> Tensor:
     """Mean over a size×size window (odd size) of the pixels inside the image, separable."""
     half = size_px // 2
-    rows = F.avg_pool2d(x, (size_px, 1), (stride, 1), (half, 0), count_include_pad=False)
-    return F.avg_pool2d(rows, (1, size_px), (1, stride), (0, half), count_include_pad=False)
+    rows = F.avg_pool2d(x, (size_px, 1), 1, (half, 0), count_include_pad=False)
+    return F.avg_pool2d(rows, (1, size_px), 1, (0, half), count_include_pad=False)
+
+
+def _enlarge(x: Tensor, factor: int) -> Tensor:
+    return F.interpolate(x, scale_factor=float(factor), mode="bilinear", align_corners=False)
 
 
 def equalise(view: Tensor) -> Tensor:
-    """Local relative contrast of a non-negative (B, 1, H, W) view: x / local mean − 1."""
-    return view / (box(view, EQUALISE_PX) + 0.02) - 1
+    """Local relative contrast of a non-negative (B, 1, H, W) view: x / local mean − 1.
+
+    The local mean (about 28 px wide) is taken on a grid of 4 px, which is eight times cheaper.
+    """
+    return view / (_enlarge(box(F.avg_pool2d(view, 4), 7), 4) + 0.02) - 1
 
 
 def shift(image: Tensor, offset_px: Tensor) -> Tensor:
@@ -83,6 +92,27 @@ def _terms(left: Tensor, right: Tensor, disparity: Tensor) -> tuple[Tensor, Tens
     return (gradient_x(warped_left) + gradient_x(warped_right)) / 2, warped_right - warped_left
 
 
+def _coarse_to_fine(left: Tensor, right: Tensor) -> Tensor:
+    """Smooth disparity (B, 1, H, W) px that aligns the views well enough for one more step."""
+    pyramid = [(left, right)]
+    for _ in range(LEVELS - 1):
+        pyramid.append((F.avg_pool2d(pyramid[-1][0], 2), F.avg_pool2d(pyramid[-1][1], 2)))
+    disparity = torch.zeros_like(pyramid[-1][0])
+    for level in range(LEVELS - 1, 0, -1):
+        if level < LEVELS - 1:
+            disparity = 2 * _enlarge(disparity, 2)
+        for _ in range(REFINEMENTS):
+            g, t = _terms(*pyramid[level], disparity)
+            energy = box(g * g, COARSE_WINDOW_PX)
+            step = -box(g * t, COARSE_WINDOW_PX) / (energy + 1e-4)
+            disparity = box(disparity + step.clamp(-1.0, 1.0), 5)
+    disparity = 2 * _enlarge(disparity, 2)
+    g, t = _terms(left, right, disparity)
+    moments = box(F.avg_pool2d(torch.cat([g * g, g * t], 1), 2), 5)
+    step = -moments[:, 1:] / (moments[:, :1] + 1e-4)
+    return disparity + _enlarge(box(step.clamp(-1.0, 1.0), 3), 2)
+
+
 def dual_pixel_evidence(left: Tensor, right: Tensor) -> Evidence:
     """Match two views along x.
 
@@ -94,35 +124,18 @@ def dual_pixel_evidence(left: Tensor, right: Tensor) -> Evidence:
         `Evidence` at half resolution; disparities are in full-resolution pixels.
     """
     left, right = equalise(left), equalise(right)
-    pyramid = [(left, right)]
-    for _ in range(LEVELS - 1):
-        pyramid.append((F.avg_pool2d(pyramid[-1][0], 2), F.avg_pool2d(pyramid[-1][1], 2)))
-    disparity = torch.zeros_like(pyramid[-1][0])
-    for level in range(LEVELS - 1, -1, -1):
-        view_left, view_right = pyramid[level]
-        if level < LEVELS - 1:
-            disparity = 2 * F.interpolate(disparity, scale_factor=2.0, mode="bilinear",
-                                          align_corners=False)
-        for _ in range(REFINEMENTS if level else 1):
-            g, t = _terms(view_left, view_right, disparity)
-            energy = box(g * g, COARSE_WINDOW_PX)
-            step = -box(g * t, COARSE_WINDOW_PX) / (energy + 1e-4)
-            disparity = box(disparity + step.clamp(-1.0, 1.0), 5)
+    disparity = _coarse_to_fine(left, right)
     g, t = _terms(left, right, disparity)
-    squared, mixed = g * g, g * g * disparity - g * t
-    disparities, energies = [], []
-    for size in WINDOWS_PX:
-        energy = box(squared, size, 2)
-        # The floor only keeps 0/0 away; it is far below noise, so nothing is shrunk.
-        start = box(disparity, size, 2)
-        disparities.append((box(mixed, size, 2) + ENERGY_FLOOR * start) / (energy + ENERGY_FLOOR))
-        energies.append(energy)
-    residual = torch.sqrt(box(t * t, WINDOWS_PX[1], 2) + 1e-12)
-    return Evidence(torch.cat(disparities, 1).clamp(-LIMIT_PX, LIMIT_PX), torch.cat(energies, 1),
-                    residual)
-
-
-def evidence_channels(left: Tensor, right: Tensor, evidence: Evidence) -> Tensor:
-    """Evidence and the two equalised views as network input: (B, CHANNELS, H/2, W/2)."""
-    views = torch.cat([equalise(left), equalise(right)], 1)
-    return torch.cat([evidence.channels(), F.avg_pool2d(views, 2)], 1)
+    # Weighted least squares over a window: disparity of the pixels' own solutions, by energy.
+    moments = F.avg_pool2d(torch.cat([g * g, g * g * disparity - g * t, t * t, disparity,
+                                      left, right], 1), 2)
+    sums, views = moments[:, :4], moments[:, 4:]
+    coarse = F.avg_pool2d(sums, 4)
+    windows = [box(sums, 3), box(sums, 7), box(sums, 15), _enlarge(box(coarse, 7), 4),
+               _enlarge(box(coarse, 15), 4)]
+    # The floor only keeps 0/0 away; it is far below noise, so nothing is shrunk.
+    disparities = [(w[:, 1:2] + ENERGY_FLOOR * w[:, 3:]) / (w[:, :1] + ENERGY_FLOOR)
+                   for w in windows]
+    residual = torch.sqrt(windows[1][:, 2:3] + 1e-12)
+    return Evidence(torch.cat(disparities, 1).clamp(-LIMIT_PX, LIMIT_PX),
+                    torch.cat([w[:, :1] for w in windows], 1), residual, views)
