@@ -50,7 +50,8 @@ class DualPixelFrame:
         stamp_ns: stamp of the set, ns. frame_id: optical frame of the reference view.
         intrinsics: of the reference view.
         lens: lens state, pixel pitch that of `left` along the parallax axis; None = unknown,
-            the estimate is then RELATIVE.
+            the estimate is then RELATIVE. Its gain and focus fields, if any, are those of the
+            published image and are followed pixel by pixel; the network is told their means.
         scale_state: what metres made with `lens` are worth.
     """
 
@@ -225,6 +226,7 @@ class DualPixelEstimator:
     def _condition(lens: ThinLens | None) -> NDArray[np.float32]:
         if lens is None:
             return np.zeros((1, CONDITION_CHANNELS), np.float32)
+        lens = lens.field_mean()
         values = [torch.tensor([v], dtype=torch.float32) for v in (
             lens.kappa, lens.disparity_gain_px_m, lens.focus_diopters)]
         return np.asarray(lens_condition(*values).numpy(), dtype=np.float32)
@@ -239,9 +241,13 @@ class DualPixelEstimator:
             sigma_m = depth.copy()
         else:
             scale_state = frame.scale_state
+            height, width = disparity.shape
             depth, sigma_m = depth_from_disparity(
-                disparity, sigma, frame.lens.disparity_gain_px_m, frame.lens.focus_diopters,
-                min_m=options.min_depth_m, max_m=options.max_depth_m)
+                disparity, sigma, frame.lens.gain_map_px_m(width, height),
+                frame.lens.focus_map_diopters(width, height),
+                min_m=options.min_depth_m, max_m=options.max_depth_m,
+                focus_sigma_diopters=frame.lens.focus_sigma_diopters,
+                gain_sigma_ratio=frame.lens.gain_sigma_ratio)
             with np.errstate(invalid="ignore"):
                 unsure = sigma_m > options.max_sigma_ratio * depth
             unsure |= flying_pixels(depth, options.edge_filter_px)
