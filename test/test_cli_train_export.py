@@ -2,37 +2,37 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 
+import pytest
+import yaml
+from training_scenes import TINY, fill_caches
 from typer.testing import CliRunner
 
 from depth_fusion_ros.cli.main import app
 from depth_fusion_ros.estimation.backends import load_backend
 from depth_fusion_ros.estimation.model_card import load_card
 
-CONFIG = """
-network: difuse_net_s
-data: {scenes: 16, width_px: 64, height_px: 64, aperture_samples: 16}
-steps: 2
-batch: 4
-validation: {scenes: 16, every_steps: 2}
-threads: 1
-"""
+
+@pytest.fixture(scope="module")
+def cache_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return fill_caches(tmp_path_factory.mktemp("cache"))
 
 
-def test_train_then_export_gives_a_model_that_loads(tmp_path: Path) -> None:
+def test_train_then_export_gives_a_model_that_loads(tmp_path: Path, cache_root: Path) -> None:
     config, run = tmp_path / "tiny.yaml", tmp_path / "run"
-    config.write_text(CONFIG)
-    arguments = ["train", "--config", str(config), "--out", str(run), "--cache",
-                 str(tmp_path / "cache")]
+    config.write_text(yaml.safe_dump({**TINY, "network": "difuse_net_s", "steps": 2}))
+    arguments = ["train", "--config", str(config), "--out", str(run), "--cache", str(cache_root)]
     runner = CliRunner()
     trained = runner.invoke(app, arguments)
     assert trained.exit_code == 0, trained.output
+    assert "resuming" not in trained.output
     again = runner.invoke(app, arguments)
     assert "resuming" in again.output
     exported = runner.invoke(app, [
         "export", str(run), "--out", str(tmp_path / "model"), "--name", "tiny", "--cache",
-        str(tmp_path / "cache"), "--curve", str(tmp_path / "curve.png")])
+        str(cache_root), "--curve", str(tmp_path / "curve.png")])
     assert exported.exit_code == 0, exported.output
     card = load_card(tmp_path / "model" / "tiny.json")
     assert card.training["steps"] == 2
@@ -40,6 +40,24 @@ def test_train_then_export_gives_a_model_that_loads(tmp_path: Path) -> None:
     assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
     backend = load_backend(str(tmp_path / "model" / "tiny.json"), threads=1)
     assert backend.model_id.startswith("tiny@")
+
+
+def test_a_run_goes_on_from_its_folder_alone_and_can_begin_anew(
+    tmp_path: Path, cache_root: Path
+) -> None:
+    config, run = tmp_path / "tiny.yaml", tmp_path / "run"
+    config.write_text(yaml.safe_dump({**TINY, "steps": 2}))
+    place = ["--out", str(run), "--cache", str(cache_root)]
+    runner = CliRunner()
+    assert runner.invoke(app, ["train", "--config", str(config), *place]).exit_code == 0
+    first = [row["loss"] for row in csv.DictReader((run / "curve.csv").open())]
+    again = runner.invoke(app, ["train", *place])
+    assert again.exit_code == 0, again.output
+    assert "at step 2" in again.output
+    anew = runner.invoke(app, ["train", *place, "--restart"])
+    assert anew.exit_code == 0, anew.output
+    assert "resuming" not in anew.output
+    assert [row["loss"] for row in csv.DictReader((run / "curve.csv").open())] == first
 
 
 def test_wrong_configuration_and_unfinished_run_are_refused_with_a_sentence(
@@ -52,6 +70,13 @@ def test_wrong_configuration_and_unfinished_run_are_refused_with_a_sentence(
     assert refused.exit_code == 2
     assert "steps" in refused.output
     assert "foo" in refused.output
+    nothing = runner.invoke(app, ["train", "--out", str(tmp_path / "none")])
+    assert nothing.exit_code == 2
+    assert "--config is missing" in nothing.output
+    config.write_text("data: {kind: folder, path: nowhere}\n")
+    no_data = runner.invoke(app, ["train", "--config", str(config), "--out", str(tmp_path / "r")])
+    assert no_data.exit_code == 2
+    assert "no files in depth/" in no_data.output
     unfinished = runner.invoke(app, ["export", str(tmp_path), "--out", str(tmp_path / "m")])
     assert unfinished.exit_code == 2
     assert "run.json" in unfinished.output

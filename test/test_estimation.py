@@ -28,7 +28,9 @@ from depth_fusion_ros.estimation.model_card import (
     shipped_models,
 )
 from depth_fusion_ros.estimation.postprocess import flying_pixels
+from depth_fusion_ros.estimation.sigma_calibration import SigmaCalibration
 from depth_fusion_ros.networks.difuse_net import build
+from depth_fusion_ros.optics.gain_field import FieldPolynomial
 from depth_fusion_ros.optics.thin_lens import ThinLens
 from depth_fusion_ros.simulation.sequence import simulate_sequence
 
@@ -88,6 +90,43 @@ def test_known_disparity_becomes_the_depth_of_the_lens_equation(frame: DualPixel
     estimate = estimator.estimate(frame)
     assert np.allclose(estimate.depth_m, wanted_m, rtol=1e-4)
     assert np.allclose(estimate.sigma_m, wanted_m**2 * 0.01 / lens.disparity_gain_px_m, rtol=1e-3)
+
+
+def test_a_lens_with_fields_is_followed_pixel_by_pixel_on_the_grid_of_the_image(
+    frame: DualPixelFrame,
+) -> None:
+    assert frame.lens is not None and frame.rgb is not None
+    lens = replace(frame.lens, gain_field=FieldPolynomial(((2, 0, -0.6),)),
+                   focus_field=FieldPolynomial(((0, 1, 0.1),)), focus_sigma_diopters=0.02)
+    wanted_m = np.linspace(0.4, 3.0, 160)[None].repeat(120, 0)
+    k = lens.gain_map_px_m(160, 120)
+    backend = FixedBackend(k * (lens.focus_map_diopters(160, 120) - 1 / wanted_m))
+    estimator = DualPixelEstimator(backend, DualPixelOptions(max_sigma_ratio=np.inf,
+                                                             edge_filter_px=0))
+    estimate = estimator.estimate(replace(frame, lens=lens))
+    assert np.allclose(estimate.depth_m, wanted_m, rtol=1e-4)
+    assert np.allclose(estimate.sigma_m, wanted_m**2 * np.hypot(0.01 / k, 0.02), rtol=1e-3)
+    large = estimator.estimate(replace(frame, lens=lens, rgb=frame.rgb.repeat(2, 0).repeat(2, 1),
+                                       intrinsics=frame.intrinsics.resized(320, 240)))
+    middle = large.depth_m[1::2, 1::2][2:-2, 2:-2] / wanted_m[2:-2, 2:-2]
+    assert np.abs(middle - 1).max() < 0.05, "the field belongs to the image, not to a grid"
+
+
+def test_the_network_is_told_the_mean_gain_and_focus_of_a_lens_with_fields(
+    frame: DualPixelFrame,
+) -> None:
+    assert frame.lens is not None
+    backend = FixedBackend(np.zeros((120, 160)))
+    estimator = DualPixelEstimator(backend)
+    estimator.estimate(frame)
+    assert backend.seen is not None
+    plain = backend.seen.condition.copy()
+    # the mean of u² over −1 … 1 is 1/3: k falls to 0.8 of the centre's
+    estimator.estimate(replace(frame, lens=replace(
+        frame.lens, gain_field=FieldPolynomial(((2, 0, -0.6),)))))
+    assert backend.seen.condition[0, 1] == pytest.approx(0.8 * plain[0, 1], rel=1e-5)
+    assert backend.seen.condition[0, 2] == pytest.approx(plain[0, 2] + np.log(0.8) / 2, abs=1e-5)
+    assert backend.seen.condition[0, 3] == pytest.approx(0.8 * plain[0, 3], rel=1e-5)
 
 
 def test_too_far_too_near_and_too_unsure_are_inf_minus_inf_and_nan(frame: DualPixelFrame) -> None:
@@ -208,7 +247,7 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (run / "run.json").write_text(json.dumps(facts))
     folder = tmp_path_factory.mktemp("model")
     write_model(run, folder, name="fresh", version="0", date="2026-01-01", command="none",
-                sigma_scale=1.5, accuracy=[])
+                sigma=SigmaCalibration.factor(1.5), accuracy=[])
     return folder
 
 

@@ -30,7 +30,7 @@ def export_command(
     from safetensors.torch import load_file
 
     from depth_fusion_ros.estimation.export import write_model
-    from depth_fusion_ros.networks.difuse_net import DiFuseNet, DiFuseNetConfig
+    from depth_fusion_ros.networks.registry import build_from_dict
     from depth_fusion_ros.training.calibration import calibrate_sigma, draw_curve
     from depth_fusion_ros.training.config import TrainingConfig
 
@@ -40,13 +40,18 @@ def export_command(
                       "(depth-fusion train resumes)[/red]")
         raise typer.Exit(2)
     facts = json.loads(facts_path.read_text())
-    network = DiFuseNet(DiFuseNetConfig.from_dict(facts["architecture"]))
+    network = build_from_dict(facts["architecture"])
     network.load_state_dict(load_file(run / f"{facts['network']}.safetensors"))
-    factor, within_2 = calibrate_sigma(network, TrainingConfig(**facts["training"]), cache)
-    console.print(f"sigma scale {factor:.3f}: 68.3 % of held-out simulated errors within 1 sigma "
-                  f"by construction, {100 * within_2:.1f} % within 2 sigma (Gaussian 95.4)")
+    try:
+        sigma = calibrate_sigma(network, TrainingConfig(**facts["training"]), cache)
+    except ValueError as error:
+        console.print(f"[red]{run}: {error}[/red]", highlight=False)
+        raise typer.Exit(2) from error
+    console.print(f"sigma: {100 * sigma.within_1_sigma:.1f} % of held-out simulated errors within "
+                  f"1 sigma by construction, {100 * sigma.within_2_sigma:.1f} % within 2 sigma "
+                  f"(Gaussian 95.4), 95.4 % within {sigma.factor_95:.2f} sigma")
     card = write_model(
-        run, out, name=name, version=version, command=command, sigma_scale=round(factor, 4),
+        run, out, name=name, version=version, command=command, sigma=sigma,
         date=datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
         accuracy=_accuracy(accuracy, name))
     if curve is not None:

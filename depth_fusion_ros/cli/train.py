@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -11,53 +11,97 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
 
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+    from depth_fusion_ros.training.config import TrainingConfig
+
 console = Console()
 
 
 def train_command(
-    config: Annotated[Path, typer.Option(help="Training configuration (YAML).")],
+    config: Annotated[Path | None, typer.Option(
+        help="Training configuration (YAML). Default: that of the run in --out.")] = None,
     out: Annotated[Path | None, typer.Option(
-        help="Run folder; an existing run resumes. Default: runs/<configuration name>.")] = None,
+        help="Run folder. Default: runs/<configuration name>.")] = None,
+    resume: Annotated[bool, typer.Option(
+        "--resume/--restart", help="Go on with the run in the folder, or begin it anew.")] = True,
     cache: Annotated[Path, typer.Option(
         help="Folder for rendered scenes (5 to 6 GB per 10 000 scenes).")] = Path("runs/cache"),
-    device: Annotated[str, typer.Option(help="cpu or cuda:N.")] = "cpu",
-    compile_tracer: Annotated[bool, typer.Option(
-        "--compile", help="Compile the ray tracer (C++ compiler needed); renders 4-6x faster.",
-    )] = False,
+    accelerator: Annotated[str | None, typer.Option(
+        help="auto, cpu or cuda, in place of the configuration's.")] = None,
+    devices: Annotated[int | None, typer.Option(
+        help="Devices (processes) of this machine, in place of the configuration's.")] = None,
+    precision: Annotated[str | None, typer.Option(
+        help="32-true, bf16-mixed or 16-mixed, in place of the configuration's.")] = None,
 ) -> None:
-    """Train a network on simulated data; interrupt and start again to resume."""
-    import torch
-
-    from depth_fusion_ros.simulation.camera import trace
-    from depth_fusion_ros.training import trainer as trainer_module
-    from depth_fusion_ros.training.config import ConfigError, load_config
+    """Train a network; interrupt and start again to resume."""
+    from depth_fusion_ros.training.captures import DataError
+    from depth_fusion_ros.training.checkpoint import CheckpointError
+    from depth_fusion_ros.training.config import ConfigError
 
     try:
-        settings = load_config(config)
-    except ConfigError as error:
-        console.print(f"[red]{error}[/red]", highlight=False)
+        settings, folder = _settings(config, out, {
+            "accelerator": accelerator, "devices": devices, "precision": precision})
+        _train(settings, folder, cache, resume)
+    except (ConfigError, CheckpointError, DataError, FloatingPointError) as error:
+        console.print(f"[red]{error}[/red]", highlight=False, soft_wrap=True)
         raise typer.Exit(2) from error
-    folder = out or Path("runs") / config.stem
+
+
+def _settings(config: Path | None, out: Path | None, hardware: dict[str, str | int | None]
+              ) -> tuple[TrainingConfig, Path]:
+    """Configuration with the command line's hardware, and the run folder.
+
+    Raises:
+        ConfigError: neither a configuration nor a run is given, or a field is wrong.
+    """
+    from depth_fusion_ros.training.config import ConfigError, load_config, with_hardware
+
+    if config is None:
+        if out is None or not (out / "config.yaml").is_file():
+            raise ConfigError(f"--config is missing, and --out {out} holds no config.yaml of an "
+                              "earlier run: give a training configuration")
+        config = out / "config.yaml"
+    settings = with_hardware(load_config(config), hardware)
+    return settings, out or Path("runs") / config.stem
+
+
+def _train(settings: TrainingConfig, folder: Path, cache: Path, resume: bool) -> None:
+    from depth_fusion_ros.training import trainer
+    from depth_fusion_ros.training.parallel import start_processes
+    from depth_fusion_ros.training.stages import prepare_folder, train
+
+    fabric = start_processes(settings.hardware)
+    prepare_folder(settings, folder, fabric, restart=not resume)
+    _say_where(fabric)
     with Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
-                  TimeElapsedColumn(), TimeRemainingColumn(), console=console) as bars:
-        rendering = bars.add_task("rendering scenes", total=settings.data.scenes)
-        training = bars.add_task("training", total=settings.steps)
+                  TimeElapsedColumn(), TimeRemainingColumn(), console=console,
+                  disable=not fabric.is_global_zero) as bars:
+        rendering = bars.add_task("rendering scenes", total=None)
+        training = bars.add_task("training", total=None)
 
-        def show(task: object) -> object:
-            def update(done: int, total: int, text: str) -> None:
-                bars.update(task, completed=done, total=total, description=text)  # type: ignore[arg-type]
-            return update
+        def show(task: TaskID, done: int, total: int, text: str) -> None:
+            bars.update(task, completed=done, total=total, description=text)
 
-        run = trainer_module.Trainer(
-            settings, folder, cache, device,
-            trainer_module.Progress(show(rendering), show(training)),  # type: ignore[arg-type]
-            torch.compile(trace, dynamic=False) if compile_tracer else trace)
-        if run.step:
-            console.print(f"resuming {folder} at step {run.step}")
-        weights = run.run()
-    console.print(f"weights: {weights}\ncurve: {folder / 'curve.csv'}")
+        weights = train(
+            settings, folder, cache, fabric,
+            progress=trainer.Progress(
+                lambda done, total, text: show(rendering, done, total, text),
+                lambda done, total, text: show(training, done, total, text),
+                lambda text: bars.print(text, soft_wrap=True) if fabric.is_global_zero else None))
+    if fabric.is_global_zero:
+        console.print(f"weights: {weights}\ncurve: {folder / 'curve.csv'}", soft_wrap=True)
+
+
+def _say_where(fabric: Fabric) -> None:
+    if fabric.is_global_zero:
+        plural = "es" if fabric.world_size > 1 else ""
+        console.print(f"{fabric.world_size} process{plural} on {fabric.device.type}",
+                      highlight=False)

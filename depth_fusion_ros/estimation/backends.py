@@ -26,10 +26,11 @@ from depth_fusion_ros.estimation.model_card import (
     find_card,
     load_card,
 )
-from depth_fusion_ros.networks.difuse_net import DiFuseNet, DiFuseNetConfig
 from depth_fusion_ros.networks.evidence import dual_pixel_evidence
+from depth_fusion_ros.networks.registry import Network, build_from_dict
 
 CLOSED_FORM = "closed_form"
+SMALL_WINDOWS = 3
 BACKENDS = ("auto", "torch", "onnxruntime")
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -134,6 +135,7 @@ class TorchBackend:
     def __init__(self, weights: Path, card: ModelCard, device: torch.device, precision: str,
                  threads: int) -> None:
         self.card = card
+        self._sigma = card.sigma
         self.model_id = card.model_id
         self.input_multiple_px = card.input_multiple_px
         self.device, self.dtype = device, PRECISIONS[precision]
@@ -155,19 +157,19 @@ class TorchBackend:
                 torch.from_numpy(a).to(self.device, non_blocking=True)
                 for a in (inputs.left, inputs.right, inputs.rgb, inputs.condition))
             disparity, log_scale = self.network(left, right, rgb, condition)
-            sigma = log_scale.float().exp() * self.card.sigma_scale
-            both = torch.cat([disparity.float(), sigma], 1)[0].cpu().numpy()
-        return both[0], both[1]
+            scale = log_scale.float().exp()
+            both = torch.cat([disparity.float(), scale], 1)[0].cpu().numpy()
+        return both[0], self._sigma.apply(both[1])
 
 
-def load_network(weights: Path, card: ModelCard) -> DiFuseNet:
+def load_network(weights: Path, card: ModelCard) -> Network:
     """Rebuild the card's network and load its weights, in evaluation mode.
 
     Raises:
         ModelError: the file is not safetensors, or does not fit the architecture of the card.
     """
     try:
-        network = DiFuseNet(DiFuseNetConfig.from_dict(card.architecture))
+        network = build_from_dict(card.architecture)
         network.load_state_dict(load_file(weights))
     except (SafetensorError, OSError) as error:
         raise ModelError(f"weights {weights}: not readable as safetensors ({error}); "
@@ -204,6 +206,7 @@ class OnnxRuntimeBackend:
             raise ModelError(f"graph {graph}: ONNX Runtime cannot load it ({error}); "
                              "export it again") from error
         self.card = card
+        self._sigma = card.sigma
         self.model_id = card.model_id
         self.input_multiple_px = card.input_multiple_px
         self.device_name = f"cpu, {threads} threads"
@@ -213,8 +216,7 @@ class OnnxRuntimeBackend:
         disparity, log_scale = self.session.run(None, {
             "left": inputs.left, "right": inputs.right, "rgb": inputs.rgb,
             "condition": inputs.condition})
-        sigma = np.exp(log_scale[0, 0]) * np.float32(self.card.sigma_scale)
-        return disparity[0, 0], sigma
+        return disparity[0, 0], self._sigma.apply(np.exp(log_scale[0, 0]))
 
 
 class ClosedFormBackend:
@@ -238,9 +240,10 @@ class ClosedFormBackend:
         with torch.inference_mode():
             evidence = dual_pixel_evidence(torch.from_numpy(inputs.left),
                                            torch.from_numpy(inputs.right))
-            weight = evidence.energy + 1e-9
-            disparity = (evidence.disparity_px * weight).sum(1, keepdim=True) / weight.sum(
-                1, keepdim=True)
+            # The small windows only: the large ones are for a network that sees the edges.
+            weight = evidence.energy[:, :SMALL_WINDOWS] + 1e-9
+            votes = evidence.disparity_px[:, :SMALL_WINDOWS]
+            disparity = (votes * weight).sum(1, keepdim=True) / weight.sum(1, keepdim=True)
             independent = 15 * 15 / 4
             sigma = (evidence.residual / torch.sqrt(independent * weight[:, 1:2])).clamp(
                 0.03, math.inf)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import warnings
 from pathlib import Path
@@ -13,7 +14,9 @@ import torch
 from safetensors.torch import load_file
 
 from depth_fusion_ros.estimation.model_card import FileEntry, ModelCard, ModelError, sha256_of
-from depth_fusion_ros.networks.difuse_net import CONDITION_CHANNELS, DiFuseNet, DiFuseNetConfig
+from depth_fusion_ros.estimation.sigma_calibration import SigmaCalibration
+from depth_fusion_ros.networks.difuse_net import CONDITION_CHANNELS
+from depth_fusion_ros.networks.registry import Network, build_from_dict
 
 OPSET = 18
 TOLERANCE_PX = 2e-2
@@ -21,7 +24,7 @@ TOLERANCE_PX = 2e-2
 accuracy of the network; matching is a difference of products and amplifies rounding."""
 
 
-def export_onnx(network: DiFuseNet, path: Path) -> None:
+def export_onnx(network: Network, path: Path) -> None:
     """Write the network as an ONNX graph with free height and width (multiples of its stride).
 
     Raises:
@@ -47,7 +50,7 @@ def export_onnx(network: DiFuseNet, path: Path) -> None:
                          f"allowed are {TOLERANCE_PX} px; do not ship it")
 
 
-def onnx_difference_px(network: DiFuseNet, path: Path, height_px: int, width_px: int) -> float:
+def onnx_difference_px(network: Network, path: Path, height_px: int, width_px: int) -> float:
     """99.9th percentile of |disparity in ONNX Runtime − disparity in torch| on smooth noise."""
     import onnxruntime
 
@@ -70,17 +73,17 @@ def _random_inputs(height: int, width: int, seed: int) -> tuple[torch.Tensor, ..
 
 
 def write_model(run: Path, folder: Path, *, name: str, version: str, date: str, command: str,
-                sigma_scale: float, accuracy: list[dict[str, Any]]) -> ModelCard:
+                sigma: SigmaCalibration, accuracy: list[dict[str, Any]]) -> ModelCard:
     """Turn a training run into a shipped model: NAME.safetensors, NAME.onnx and NAME.json.
 
     Args:
         run: folder with the run's weights and run.json. folder: where the model goes.
         name, version, date: of the model. command: that reproduces the training.
-        sigma_scale: measured factor from Laplace scale to one standard deviation.
+        sigma: measured map from the network's scale to one standard deviation.
         accuracy: measured results, each naming its data.
     """
     facts = json.loads((run / "run.json").read_text())
-    network = DiFuseNet(DiFuseNetConfig.from_dict(facts["architecture"]))
+    network = build_from_dict(facts["architecture"])
     weights = folder / f"{name}.safetensors"
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(run / f"{facts['network']}.safetensors", weights)
@@ -105,7 +108,9 @@ def write_model(run: Path, folder: Path, *, name: str, version: str, date: str, 
             "depth_m": [0.2, 20.0], "blur_gain_px_m": [0.7, 14.0],
             "focus_diopters": [0.05, 4.0], "blur_px": [-24.0, 24.0],
             "kappa": [0.08, 0.4244], "noise_variance_at_full_scale": [1e-6, 1.5e-3]},
-        sigma_scale=sigma_scale, input_multiple_px=network.config.stride)
+        sigma_scale=round(math.exp(float(np.median(sigma.log_sigma)) - float(
+            np.median(sigma.log_scale))), 4),
+        sigma_calibration=sigma.to_dict(), input_multiple_px=network.config.stride)
     (folder / f"{name}.json").write_text(card.model_dump_json(indent=2) + "\n")
     return card
 

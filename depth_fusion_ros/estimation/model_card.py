@@ -10,7 +10,9 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+
+from depth_fusion_ros.estimation.sigma_calibration import SigmaCalibration
 
 WEIGHTS_FOLDER = Path(__file__).resolve().parent.parent / "weights"
 
@@ -38,7 +40,8 @@ class ModelCard(BaseModel):
         accuracy: measured results, each naming the data it was measured on.
         valid_range: limits of what was trained on (depth, blur, disparity).
         sigma_scale: factor that turns the network's Laplace scale into one standard deviation
-            that was measured to hold.
+            that was measured to hold; sigma_calibration: the map that does it better, if there
+            is one (`SigmaCalibration.to_dict`), with the shares that were measured.
         input_multiple_px: height and width are padded to multiples of this.
     """
 
@@ -57,7 +60,22 @@ class ModelCard(BaseModel):
     accuracy: list[dict[str, Any]]
     valid_range: dict[str, Any]
     sigma_scale: float
+    sigma_calibration: dict[str, Any] | None = None
     input_multiple_px: int
+
+    @field_validator("sigma_calibration")
+    @classmethod
+    def _is_a_map(cls, values: dict[str, Any] | None) -> dict[str, Any] | None:
+        if values is not None:
+            SigmaCalibration.from_dict(values)
+        return values
+
+    @property
+    def sigma(self) -> SigmaCalibration:
+        """How the network's scale becomes one standard deviation."""
+        if self.sigma_calibration is None:
+            return SigmaCalibration.factor(self.sigma_scale)
+        return SigmaCalibration.from_dict(self.sigma_calibration)
 
     @property
     def model_id(self) -> str:

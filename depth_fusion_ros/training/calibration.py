@@ -7,30 +7,37 @@ from pathlib import Path
 
 import torch
 
-from depth_fusion_ros.networks.difuse_net import DiFuseNet
+from depth_fusion_ros.estimation.sigma_calibration import SigmaCalibration, fit_sigma
+from depth_fusion_ros.networks.registry import Network
 from depth_fusion_ros.training.config import TrainingConfig
 from depth_fusion_ros.training.datasets import SceneCache, SceneCacheConfig, make_batch
 
-ONE_SIGMA_SHARE = 0.6827
 EXPOSURES = 2
+EVERY_PX = 5
+"""Of the pixels, one in so many is used: neighbours tell the same."""
 
 
-def calibrate_sigma(network: DiFuseNet, config: TrainingConfig, cache_root: Path
-                    ) -> tuple[float, float]:
-    """Factor from the network's Laplace scale to one standard deviation, on held-out scenes.
+def calibrate_sigma(network: Network, config: TrainingConfig, cache_root: Path
+                    ) -> SigmaCalibration:
+    """Map from the network's scale to one standard deviation, fitted on held-out scenes.
 
-    The factor makes 68.27 % of disparity errors fall within one sigma, over all pixels of the
-    validation scenes (simulated; never trained on), each exposed on `EXPOSURES` sensors.
+    Fitted over the pixels with truth of the validation scenes (simulated; never trained on), each
+    exposed on `EXPOSURES` sensors.
 
-    Returns:
-        (factor, share of errors within two sigma with that factor; a Gaussian has 0.954).
+    Raises:
+        ValueError: the run has no simulated held-out scenes, or no metric disparity to calibrate.
     """
+    if config.data.kind != "simulated" or config.loss.kind != "metric":
+        raise ValueError(
+            f"sigma of a run with data kind = {config.data.kind!r}, loss kind = "
+            f"{config.loss.kind!r}: it is calibrated on simulated held-out scenes with the metric "
+            "loss; train (or fine-tune) with data: {kind: simulated} and loss: {kind: metric}")
     data, held_out = config.data, config.validation
     cache = SceneCache(SceneCacheConfig(held_out.scenes, data.width_px, data.height_px,
                                         data.aperture_samples, held_out.seed), cache_root)
     cache.render()
     network = network.eval()
-    ratios = []
+    errors, scales = [], []
     with torch.inference_mode():
         for start in range(0, held_out.scenes, 16):
             for exposure in range(EXPOSURES):
@@ -38,11 +45,9 @@ def calibrate_sigma(network: DiFuseNet, config: TrainingConfig, cache_root: Path
                 batch = make_batch(cache, torch.arange(start, start + 16), generator,
                                    unknown_lens_share=0.0)
                 d, log_scale = network(batch.left, batch.right, batch.rgb, batch.condition)
-                ratio = (d - batch.disparity_px).abs() / log_scale.exp()
-                ratios.append(ratio.flatten()[::5])
-    ratio = torch.cat(ratios).sort().values
-    factor = float(ratio[int(ONE_SIGMA_SHARE * len(ratio))])
-    return factor, float((ratio < 2 * factor).float().mean())
+                errors.append((d - batch.disparity_px)[batch.valid][::EVERY_PX])
+                scales.append(log_scale.exp()[batch.valid][::EVERY_PX])
+    return fit_sigma(torch.cat(errors).numpy(), torch.cat(scales).numpy())
 
 
 def draw_curve(run: Path, picture: Path) -> None:
@@ -52,7 +57,7 @@ def draw_curve(run: Path, picture: Path) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    rows = list(csv.DictReader((run / "curve.csv").open()))
+    rows = [r for r in csv.DictReader((run / "curve.csv").open()) if r["mae_px"]]
     steps = [int(r["step"]) for r in rows]
     held = [r for r in rows if r["val_mae_px"]]
     held_steps = [int(r["step"]) for r in held]

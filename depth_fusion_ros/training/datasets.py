@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,22 +19,25 @@ import torch
 from torch import Tensor
 
 from depth_fusion_ros.networks.difuse_net import lens_condition
+from depth_fusion_ros.simulation import fast_tracer
 from depth_fusion_ros.simulation.camera import (
     STRIPS,
     CameraBatch,
-    Tracer,
     aperture_pattern,
     render_depth,
     render_strips,
-    trace,
 )
-from depth_fusion_ros.simulation.scenes import SceneView, random_scenes
+from depth_fusion_ros.simulation.rooms import random_rooms
+from depth_fusion_ros.simulation.scenes import SceneView
 from depth_fusion_ros.simulation.sensor import SensorBatch, expose, to_grey
 from depth_fusion_ros.simulation.textures import make_atlas
 
 CHUNK = 16
 CAMERA_FACTS = ("blur_gain_px_m", "focus_diopters", "focal_length_px")
 MAX_BLUR_PX = 24.0
+ATLAS_SCENES = 512
+ATLAS_TILES = 64
+VALID_MIN_M, VALID_MAX_M, VALID_BLUR_PX = 0.12, 25.0, 40.0
 
 
 @dataclass(frozen=True)
@@ -44,15 +47,18 @@ class SceneCacheConfig:
     Attributes:
         scenes: number of scenes, a multiple of 16. width_px, height_px: size of the crops.
         aperture_samples: rays per pixel. seed: of everything in the cache.
+        frame_width_px, frame_height_px: the picture that is composed, of which a crop is cut.
         recipe: version of the scene statistics; raise it when they change.
     """
 
-    scenes: int = 6144
-    width_px: int = 128
-    height_px: int = 96
+    scenes: int = 4096
+    width_px: int = 256
+    height_px: int = 192
     aperture_samples: int = 40
     seed: int = 1
-    recipe: int = 1
+    frame_width_px: int = 320
+    frame_height_px: int = 240
+    recipe: int = 2
 
     @property
     def key(self) -> str:
@@ -61,12 +67,15 @@ class SceneCacheConfig:
         return f"scenes-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
 
-def random_lenses(batch: int, generator: torch.Generator, width_px: int, height_px: int
+def random_lenses(config: SceneCacheConfig, batch: int, generator: torch.Generator
                   ) -> tuple[CameraBatch, SceneView]:
     """Lenses from phones to 25 mm machine-vision optics, focus and depth ranges drawn together.
 
-    A = 0.7–14 px·m and fx = 380–950 px log-uniform; nearest object 0.2–1.5 m, farthest up to
-    20 m; the focus plane mostly inside the scene in dioptres. Blur stays below 24 px.
+    A = 0.7–14 px·m and fx = 350–1000 px log-uniform; nearest object 0.2–1.5 m, farthest up to
+    20 m; the focus plane mostly inside the scene in dioptres. Blur of objects stays below 24 px.
+
+    Returns:
+        cameras that see the crops, and the whole pictures in which scenes are composed.
     """
 
     def log_uniform(low: float, high: float) -> Tensor:
@@ -74,7 +83,7 @@ def random_lenses(batch: int, generator: torch.Generator, width_px: int, height_
         return low * torch.exp(span * torch.rand(batch, generator=generator))
 
     gain = log_uniform(0.7, 14.0)
-    fx = log_uniform(380.0, 950.0)
+    fx = log_uniform(350.0, 1000.0)
     near = log_uniform(0.2, 1.5)
     far = torch.minimum(near * log_uniform(1.5, 14.0), torch.tensor(20.0))
     mix = torch.rand(batch, generator=generator) * 1.2 - 0.1
@@ -82,9 +91,12 @@ def random_lenses(batch: int, generator: torch.Generator, width_px: int, height_
     # Where the nearest object would blur beyond the limit, move it away.
     near = torch.maximum(near, 1 / (focus + MAX_BLUR_PX / gain))
     far = torch.maximum(far, 1.3 * near)
-    offset = (torch.rand(batch, 2, generator=generator) - 0.5) * torch.tensor([200.0, 140.0])
-    camera = CameraBatch(gain / fx, focus, fx, offset, width_px, height_px)
-    return camera, SceneView(fx, near, far, offset, width_px, height_px)
+    frame = torch.tensor([config.frame_width_px, config.frame_height_px], dtype=torch.float32)
+    spare = (frame - torch.tensor([config.width_px, config.height_px])).clamp_min(0)
+    centre = 40.0 * (torch.rand(batch, 2, generator=generator) - 0.5)
+    crop = centre + spare * (torch.rand(batch, 2, generator=generator) - 0.5)
+    camera = CameraBatch(gain / fx, focus, fx, crop, config.width_px, config.height_px)
+    return camera, SceneView(fx, near, far, centre, int(frame[0]), int(frame[1]))
 
 
 class SceneCache:
@@ -116,23 +128,26 @@ class SceneCache:
         """Scenes rendered so far."""
         return int(self._done_file.read_text()) if self._done_file.exists() else 0
 
-    def render(self, device: str = "cpu", progress: Callable[[int], None] = lambda n: None,
-               tracer: Tracer = trace) -> None:
+    def render(self, device: str = "cpu", progress: Callable[[int], None] = lambda n: None
+               ) -> None:
         """Render what is missing; chunk i depends on the seed and i alone.
 
-        A compiled `tracer` (``torch.compile(trace)``) is four to six times faster on a CPU after
-        a minute of compiling and needs a C++ compiler; the results agree to rounding.
+        On a CPU with numba the compiled tracer does it (`simulation/fast_tracer.py`), elsewhere
+        the tensor version; they agree to rounding.
         """
+        compiled = device == "cpu" and fast_tracer.available()
+        atlas = torch.empty(0)
         for start in range(self.rendered, self.config.scenes, CHUNK):
-            seed = self.config.seed * 1_000_003 + start
-            generator = torch.Generator().manual_seed(seed)
-            camera, view = random_lenses(CHUNK, generator, self.config.width_px,
-                                         self.config.height_px)
-            scene = random_scenes(view, generator, make_atlas(20, generator)).to(device)
+            if not len(atlas) or start % ATLAS_SCENES == 0:
+                atlas = self._atlas(start // ATLAS_SCENES)
+            generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + start)
+            camera, view = random_lenses(self.config, CHUNK, generator)
+            scene = random_rooms(view, generator, atlas).to(device)
             pattern = aperture_pattern(self.config.aperture_samples, generator)
             camera = camera.to(device)
             with torch.inference_mode():
-                strips = render_strips(scene, camera, pattern, tracer)
+                strips = (fast_tracer.render_strips_on_cpu(scene, camera, pattern) if compiled
+                          else render_strips(scene, camera, pattern))
                 full = (strips * pattern.area.to(device)[None, :, None, None, None]).sum(1)
                 depth = render_depth(scene, camera)
             part = slice(start, start + CHUNK)
@@ -145,12 +160,21 @@ class SceneCache:
             self._done_file.write_text(str(start + CHUNK))
             progress(start + CHUNK)
 
+    def _atlas(self, index: int) -> Tensor:
+        """Textures of the `ATLAS_SCENES` scenes from there on: they cost more than the scenes."""
+        seed = self.config.seed * 7_000_003 + index
+        return make_atlas(ATLAS_TILES, torch.Generator().manual_seed(seed))
+
 
 @dataclass(frozen=True)
 class TrainingBatch:
     """Network inputs and truth, (B, ·, H, W) float32; see `DiFuseNet.forward_full`.
 
-    `pixels_per_log` is k/Z: the px between a point and infinity (what a depth error costs).
+    Attributes:
+        pixels_per_log: k/Z, the px between a point and infinity (what a depth error costs).
+        inverse_depth_diopters: 1/Z.
+        valid: bool; False where the truth is not to be learned (nearer than `VALID_MIN_M`,
+            farther than `VALID_MAX_M`, or blurred by more than `VALID_BLUR_PX`).
     """
 
     left: Tensor
@@ -159,11 +183,13 @@ class TrainingBatch:
     condition: Tensor
     disparity_px: Tensor
     pixels_per_log: Tensor
+    inverse_depth_diopters: Tensor
+    valid: Tensor
 
 
 def make_batch(cache: SceneCache, indices: Tensor, generator: torch.Generator, *,
                device: str = "cpu", unknown_lens_share: float = 0.1) -> TrainingBatch:
-    """Expose cached scenes on random sensors, flip at random, and compute the labels."""
+    """Expose cached scenes on random sensors, mirror at random, and compute the labels."""
     rows = indices.numpy()
     strips = torch.from_numpy(cache.strips[rows]).float()
     full = torch.from_numpy(cache.full[rows]).float()
@@ -173,28 +199,31 @@ def make_batch(cache: SceneCache, indices: Tensor, generator: torch.Generator, *
     sensor = SensorBatch.random(batch, generator)
     # Exposure relative to the scene's mean, as an auto-exposure would choose it.
     brightness = full.mean((1, 2, 3)).clamp_min(0.02)
-    sensor = SensorBatch(
-        sensor.softness, sensor.bias, sensor.cat_eye, sensor.shading,
-        sensor.exposure * 0.3 / brightness, sensor.noise_a, sensor.noise_b, sensor.levels)
+    sensor = replace(sensor, exposure=sensor.exposure * 0.3 / brightness)
     images = expose(strips, full, cache.pattern, sensor, generator)
-    gain, focus = facts[:, 0], facts[:, 1]
-    k_map = (images.kappa * gain[:, None, None, None]).expand_as(depth)
-    disparity = k_map * (focus[:, None, None, None] - 1 / depth)
-    left, right, rgb, cost = images.left.sqrt(), images.right.sqrt(), images.rgb, k_map / depth
+    gain, focus = facts[:, :1, None, None], facts[:, 1:2, None, None]
+    inverse = 1 / depth
+    k_map = (images.kappa * gain).expand_as(depth)
+    valid = (depth > VALID_MIN_M) & (depth < VALID_MAX_M) & (
+        gain * (focus - inverse).abs() < VALID_BLUR_PX)
+    left, right = images.left.sqrt(), images.right.sqrt()
 
-    if torch.rand(1, generator=generator) < 0.5:  # mirroring swaps the two views
-        left, right = right.flip(-1), left.flip(-1)
-        rgb, disparity, cost = rgb.flip(-1), disparity.flip(-1), cost.flip(-1)
-    if torch.rand(1, generator=generator) < 0.5:
-        left, right, rgb, disparity, cost = (
-            t.flip(-2) for t in (left, right, rgb, disparity, cost))
-    if torch.rand(1, generator=generator) < 0.15:
-        rgb = rgb.mean(1, keepdim=True).expand(-1, 3, -1, -1)
-    else:
-        rgb = rgb[:, torch.randperm(3, generator=generator)]
+    def flags(share: float) -> Tensor:
+        return (torch.rand(batch, generator=generator) < share)[:, None, None, None]
+
+    grey = images.rgb.mean(1, keepdim=True).expand(-1, 3, -1, -1)
+    rgb = torch.where(flags(0.15), grey,
+                      images.rgb[:, torch.randperm(3, generator=generator)])
+    mirrored, upside_down = flags(0.5), flags(0.2)
+    left, right = (torch.where(mirrored, right.flip(-1), left),  # mirroring swaps the views
+                   torch.where(mirrored, left.flip(-1), right))
+    rest = (rgb, k_map * (focus - inverse), k_map * inverse, inverse, valid)
+    moved = [left, right, *(torch.where(mirrored, t.flip(-1), t) for t in rest)]
+    left, right, rgb, disparity, cost, inverse, valid = (
+        torch.where(upside_down, t.flip(-2), t) for t in moved)
     kappa = images.kappa.mean((1, 2, 3)) * torch.exp(
         0.03 * torch.randn(batch, generator=generator))  # calibration is not perfect either
-    condition = lens_condition(kappa, kappa * gain, focus)
+    condition = lens_condition(kappa, kappa * facts[:, 0], facts[:, 1])
     known = torch.rand(batch, generator=generator) >= unknown_lens_share
     return TrainingBatch(*(t.contiguous().to(device) for t in (
-        left, right, rgb, condition * known[:, None], disparity, cost)))
+        left, right, rgb, condition * known[:, None], disparity, cost, inverse, valid)))

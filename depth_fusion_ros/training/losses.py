@@ -50,16 +50,23 @@ def _gradients(x: Tensor) -> tuple[Tensor, Tensor]:
     return x[..., 1:] - x[..., :-1], x[..., 1:, :] - x[..., :-1, :]
 
 
+def _mean(x: Tensor, weight: Tensor | None) -> Tensor:
+    return x.mean() if weight is None else (x * weight).sum() / weight.sum().clamp_min(1.0)
+
+
 def disparity_loss(output: DiFuseNetOutput, disparity_px: Tensor, pixels_per_log: Tensor,
-                   strip_px: int, weights: LossWeights) -> tuple[Tensor, dict[str, float]]:
+                   reach_px: float, weights: LossWeights, valid: Tensor | None = None
+                   ) -> tuple[Tensor, dict[str, float]]:
     """Sum of likelihood, log-depth, gradient and attention-offset losses over all scales.
 
     Args:
         output: of the network in training.
         disparity_px: (B, 1, H, W) true disparity.
         pixels_per_log: (B, 1, H, W) k/Z, see `log_depth_error`.
-        strip_px: tokens per attention strip: offsets beyond half of it cannot be matched.
+        reach_px: largest offset that the attention can find, in feature pixels.
         weights: of the parts.
+        valid: (B, 1, H, W) bool, where the truth counts; None = everywhere. A coarse pixel counts
+            where everything below it does.
 
     Returns:
         scalar loss and its parts as numbers, those of the full-resolution output.
@@ -72,21 +79,29 @@ def disparity_loss(output: DiFuseNetOutput, disparity_px: Tensor, pixels_per_log
         factor = disparity_px.shape[-1] // estimate.shape[-1]
         truth = F.avg_pool2d(disparity_px, factor) if factor > 1 else disparity_px
         cost = F.avg_pool2d(pixels_per_log, factor) if factor > 1 else pixels_per_log
-        error = estimate - truth
-        likelihood = laplace_nll(error, log_scale).mean()
-        log_depth = log_depth_error(error, cost).mean()
+        weight_map = None
+        if valid is not None:
+            weight_map = valid.float()
+            if factor > 1:
+                weight_map = (F.avg_pool2d(weight_map, factor) > 0.999).float()
+        error = estimate.float() - truth
+        likelihood = _mean(laplace_nll(error, log_scale.float()), weight_map)
+        log_depth = _mean(log_depth_error(error, cost), weight_map)
         # Gradients of the relative error: a step of 1 % of depth weighs the same on every lens.
         relative = (error / cost.clamp_min(1e-3)).clamp(-1.5, 1.5)
+        if weight_map is not None:
+            relative = relative * weight_map
         gradient = torch.stack([g.abs().mean() for g in _gradients(relative)]).mean()
         total = total + weight * (weights.likelihood * likelihood + weights.log_depth * log_depth
                                   + weights.gradient * gradient)
         parts = {"likelihood": float(likelihood.detach()), "log_depth": float(log_depth.detach()),
                  "gradient": float(gradient.detach()),
-                 "mae_px": float(error.detach().abs().mean())}
+                 "mae_px": float(_mean(error.detach().abs(), weight_map))}
     offset_loss = torch.zeros((), device=disparity_px.device)
-    for factor, offset in zip((2, 4), output.offsets_px, strict=True):
+    for offset in output.offsets_px:
+        factor = disparity_px.shape[-1] // offset.shape[-1]
         truth = F.avg_pool2d(disparity_px, factor)
-        reachable = (truth.abs() < factor * strip_px / 2).float()
-        offset_loss = offset_loss + ((offset - truth).abs() * reachable).mean()
-    parts["offset_px"] = float(offset_loss.detach()) / 2
+        reachable = (truth.abs() < factor * reach_px).float()
+        offset_loss = offset_loss + ((offset.float() - truth).abs() * reachable).mean()
+    parts["offset_px"] = float(offset_loss.detach()) / max(1, len(output.offsets_px))
     return total + weights.offset * offset_loss, parts

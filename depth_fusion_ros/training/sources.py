@@ -1,0 +1,190 @@
+"""Where batches come from: simulated scenes or folders of captures, behind one interface.
+
+A batch depends on its seed alone, so a run repeats whatever was drawn before, in whichever process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from lightning_fabric import Fabric
+
+from depth_fusion_ros.training.captures import CaptureFolder, capture_batch, split_names
+from depth_fusion_ros.training.config import DataSection, TrainingConfig
+from depth_fusion_ros.training.datasets import (
+    SceneCache,
+    SceneCacheConfig,
+    TrainingBatch,
+    make_batch,
+)
+from depth_fusion_ros.training.dcdp import DcdpFolder
+from depth_fusion_ros.training.folders import PlainFolder
+from depth_fusion_ros.training.google_dual_pixel import GoogleDualPixelFolder
+
+HELD_OUT_BATCH = 16
+Report = Callable[[int, int, str], None]
+"""(done, total, text) for whoever shows progress."""
+
+
+class BatchSource(Protocol):
+    """A source of training batches and of held-out ones."""
+
+    def prepare(self, fabric: Fabric, report: Report) -> None:
+        """Make ready what is drawn from; called once by every process of a run."""
+        ...
+
+    def batch(self, count: int, seed: int, unknown_lens_share: float) -> TrainingBatch:
+        """`count` training samples, drawn, cropped and exposed by the seed alone."""
+        ...
+
+    def held_out(self) -> Iterator[TrainingBatch]:
+        """The held-out samples, the same at every call, with known lenses known."""
+        ...
+
+
+class SimulatedSource:
+    """Rendered scenes (`datasets.SceneCache`), exposed anew for every batch."""
+
+    def __init__(self, data: DataSection, held_out: SceneCacheConfig, cache_root: Path,
+                 device: str) -> None:
+        self.configs = (held_out, scene_cache_config(data))
+        self._cache_root, self._device = cache_root, device
+        self._caches: list[SceneCache] = []
+
+    def prepare(self, fabric: Fabric, report: Report = lambda done, total, text: None) -> None:
+        """Render the scenes that are missing; resumes.
+
+        One process renders; where another machine does not see its folder, one process there
+        renders as well.
+        """
+        for turn in (fabric.global_rank == 0, fabric.local_rank == 0, True):
+            if turn and not self._caches:
+                caches = [SceneCache(config, self._cache_root) for config in self.configs]
+                for cache in caches:
+                    total = cache.config.scenes
+                    cache.render(self._device, lambda done, total=total: report(  # type: ignore[misc]
+                        done, total, "rendering scenes"))
+                self._caches = caches
+            fabric.barrier()
+
+    def batch(self, count: int, seed: int, unknown_lens_share: float) -> TrainingBatch:
+        """`count` scenes, no scene twice while there are enough, on random sensors."""
+        generator = torch.Generator().manual_seed(seed)
+        cache = self._caches[1]
+        indices = torch.randperm(cache.config.scenes, generator=generator)[:count]
+        return make_batch(cache, indices.sort().values, generator, device=self._device,
+                          unknown_lens_share=unknown_lens_share)
+
+    def held_out(self) -> Iterator[TrainingBatch]:
+        """Every held-out scene once."""
+        cache = self._caches[0]
+        for start in range(0, cache.config.scenes, HELD_OUT_BATCH):
+            generator = torch.Generator().manual_seed(start)
+            yield make_batch(cache, torch.arange(start, start + HELD_OUT_BATCH), generator,
+                             device=self._device, unknown_lens_share=0.0)
+
+
+class CaptureSource:
+    """A folder of captures, cropped and flipped anew for every batch."""
+
+    def __init__(self, data: DataSection, folder: CaptureFolder, device: str, *,
+                 need_views: bool, need_lens: bool) -> None:
+        self._folder, self._device = folder, device
+        self._size = (data.width_px, data.height_px)
+        self._need_views, self._need_lens = need_views, need_lens
+        self.names, self.held_out_names = split_names(folder.names, data.held_out_share)
+
+    def prepare(self, fabric: Fabric, report: Report = lambda done, total, text: None) -> None:
+        """See that the first capture fits, so that a wrong folder is refused at once.
+
+        Raises:
+            DataError: it does not.
+        """
+        self._load(self.names[:1], None, 0.0)
+
+    def batch(self, count: int, seed: int, unknown_lens_share: float) -> TrainingBatch:
+        """`count` captures, no capture twice while there are enough."""
+        generator = torch.Generator().manual_seed(seed)
+        order: list[int] = []
+        while len(order) < count:
+            order += torch.randperm(len(self.names), generator=generator).tolist()
+        return self._load([self.names[i] for i in order[:count]], generator, unknown_lens_share)
+
+    def held_out(self) -> Iterator[TrainingBatch]:
+        """Centre crops of the held-out captures; none where none are held out."""
+        for start in range(0, len(self.held_out_names), HELD_OUT_BATCH):
+            yield self._load(self.held_out_names[start:start + HELD_OUT_BATCH], None, 0.0)
+
+    def _load(self, names: list[str], generator: torch.Generator | None,
+              unknown_lens_share: float) -> TrainingBatch:
+        return capture_batch(
+            self._folder, names, *self._size, generator, need_views=self._need_views,
+            need_lens=self._need_lens, unknown_lens_share=unknown_lens_share,
+            device=self._device)
+
+
+class MixedSource:
+    """Several sources; a whole part of a batch comes from one, drawn in proportion to weights."""
+
+    def __init__(self, sources: list[BatchSource], weights: list[float]) -> None:
+        self.sources, self._weights = sources, torch.tensor(weights)
+
+    def prepare(self, fabric: Fabric, report: Report = lambda done, total, text: None) -> None:
+        """Prepare every source."""
+        for source in self.sources:
+            source.prepare(fabric, report)
+
+    def batch(self, count: int, seed: int, unknown_lens_share: float) -> TrainingBatch:
+        """A batch of the source that the seed draws."""
+        index = 0
+        if len(self.sources) > 1:
+            generator = torch.Generator().manual_seed(seed + 1)
+            index = int(torch.multinomial(self._weights, 1, generator=generator))
+        return self.sources[index].batch(count, seed, unknown_lens_share)
+
+    def held_out(self) -> Iterator[TrainingBatch]:
+        """Of the first source: what the curve is measured on."""
+        return self.sources[0].held_out()
+
+
+def scene_cache_config(data: DataSection) -> SceneCacheConfig:
+    """What is rendered for training."""
+    return SceneCacheConfig(data.scenes, data.width_px, data.height_px, data.aperture_samples,
+                            data.seed)
+
+
+def make_source(config: TrainingConfig, cache_root: Path, device: str, *, need_views: bool
+                ) -> MixedSource:
+    """Build the sources of a configuration; nothing is rendered yet.
+
+    Args:
+        config: of one stage. cache_root: folder for rendered scenes.
+        device: where scenes are rendered and batches end.
+        need_views: False for the stage that looks at RGB alone.
+
+    Raises:
+        DataError: a folder of captures is not there or not as its layout says.
+    """
+    def one(data: DataSection) -> BatchSource:
+        if data.kind == "simulated":
+            held_out = SceneCacheConfig(config.validation.scenes, data.width_px, data.height_px,
+                                        data.aperture_samples, config.validation.seed)
+            return SimulatedSource(data, held_out, cache_root, device)
+        root = Path(data.path)
+        folder: CaptureFolder
+        if data.kind == "folder":
+            folder = PlainFolder(root)
+        elif data.kind == "dcdp":
+            folder = DcdpFolder(root, parallax_axis=data.parallax_axis, swap_views=data.swap_views)
+        else:
+            folder = GoogleDualPixelFolder(root, parallax_axis=data.parallax_axis,
+                                           swap_views=data.swap_views,
+                                           min_confidence=data.min_confidence)
+        return CaptureSource(data, folder, device, need_views=need_views,
+                             need_lens=config.loss.kind == "metric")
+
+    sections = (config.data, *config.more_data)
+    return MixedSource([one(data) for data in sections], [data.weight for data in sections])
