@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -292,7 +293,10 @@ def test_a_calibration_survives_its_file_and_makes_the_lens_it_was_made_of(tmp_p
     assert np.allclose(lens.gain_map_px_m(9, 9), again.gain_map_px_m(9, 9), rtol=1e-5)
     assert found.coverage == pytest.approx(1.0), "both flats fill the image"
     parameters = read.camera_parameters(LENS)
-    assert parameters["lens.kappa"] == pytest.approx(lens.field_mean().kappa, rel=1e-4)
+    assert parameters["lens.kappa"] == pytest.approx(lens.kappa, rel=1e-4)
+    assert lens.gain_field is not None
+    stored = FieldPolynomial.from_dict(yaml.safe_load(str(parameters["lens.gain_field"])))
+    np.testing.assert_allclose(stored.on_grid(9, 5), lens.gain_field.on_grid(9, 5), atol=1e-5)
 
 
 def test_half_the_width_has_half_the_k() -> None:

@@ -202,9 +202,24 @@ def test_a_calibrated_lens_state_gives_absolute_metres():
     assert found.lens.kappa == 0.2
 
 
+def test_a_gain_that_varies_over_the_field_comes_from_a_parameter():
+    found = resolve_lens(state(), values(lens__gain_field="{x2: -0.5}"))
+    gain = found.lens.gain_map_px_m(101, 11)
+    assert gain[5, 0] == pytest.approx(0.5 * gain[5, 50], rel=0.03)
+
+
+def test_the_spread_of_the_focus_comes_from_the_message_or_a_parameter():
+    assert resolve_lens(state(), values(lens__focus_sigma_diopters=0.04)
+                        ).lens.focus_sigma_diopters == pytest.approx(0.04)
+    assert resolve_lens(state(focus_diopters_stddev=0.02), values()
+                        ).lens.focus_sigma_diopters == pytest.approx(0.02)
+
+
 @pytest.mark.parametrize(
     ("msg", "changes", "word"),
     [
+        (state(), {"lens__gain_field": "{x2: -1.5}"}, "lens.gain_field"),
+        (state(), {"lens__gain_field": "x2"}, "must map terms"),
         (None, {}, "lens.focus_source to constant"),
         (state(focus_diopters=NAN), {}, "focus_diopters = nan"),
         (state(f_number=0.0), {}, "set lens.f_number"),

@@ -2,7 +2,7 @@
 
 The file has one section, ``lens_calibration``, and stands beside the camera file
 (``config/cameras/*.yaml``); `LensCalibration.camera_parameters` gives the lines of the camera file
-that follow from it. The fields over the image are not ROS parameters.
+that follow from it. A focus field is not a ROS parameter.
 """
 
 from __future__ import annotations
@@ -117,12 +117,18 @@ class LensCalibration:
         return replace(focused, kappa=self.gain_px_m / focused.blur_gain_px_m)
 
     def camera_parameters(self, lens: ThinLens) -> dict[str, float | str]:
-        """Lines of the camera file that follow, for a node that knows one κ: the field's mean."""
-        mean = self.apply(lens).field_mean()
+        """Lines of the camera file that follow; a focus field, which no line holds, is averaged."""
+        centre = self.apply(lens)
+        if self.focus_field is not None:
+            offset = self.focus_field.mean
+            centre = replace(centre, focus_diopters=max(centre.focus_diopters + offset, 0.0))
+        field = "" if self.gain_field is None else yaml.safe_dump(
+            _rounded(self.gain_field.to_dict()), default_flow_style=True).strip()
         return {"lens.focus_source": "constant",
-                "lens.focus_diopters": round(mean.focus_diopters, DIGITS),
+                "lens.focus_diopters": round(centre.focus_diopters, DIGITS),
                 "lens.focal_length_m": lens.focal_length_m, "lens.f_number": lens.f_number,
-                "lens.pixel_pitch_m": lens.pixel_pitch_m, "lens.kappa": round(mean.kappa, DIGITS)}
+                "lens.pixel_pitch_m": lens.pixel_pitch_m,
+                "lens.kappa": round(centre.kappa, DIGITS), "lens.gain_field": field}
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values; numbers that are not known and absent fields are left out."""

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
+
+import yaml
 
 from depth_fusion_ros.estimation.estimate import ScaleState
 from depth_fusion_ros.msg import LensState
+from depth_fusion_ros.optics.gain_field import FieldPolynomial, check_gain_field
 from depth_fusion_ros.optics.thin_lens import ThinLens
 from depth_fusion_ros.ros.messages import InputError
 
@@ -63,12 +67,21 @@ def resolve_lens(state: LensState | None, values: Mapping[str, Any]) -> Resolved
         return _relative(f"{', '.join(missing)} unknown (0 in LensState and in the parameters): "
                          "set " + ", ".join(f"lens.{name}" for name in missing))
     try:
-        lens = ThinLens(focus_diopters=focus_diopters, kappa=float(values["lens.kappa"]), **numbers)
+        gain_field = parse_field(str(values["lens.gain_field"]))
+    except ValueError as error:
+        return _relative(f"lens.gain_field = {values['lens.gain_field']!r}: {error}")
+    try:
+        lens = ThinLens(focus_diopters=focus_diopters, kappa=float(values["lens.kappa"]),
+                        gain_field=gain_field,
+                        focus_sigma_diopters=float(values["lens.focus_sigma_diopters"]), **numbers)
     except ValueError as error:
         raise InputError("lens_state_invalid", TOPIC, str(error)) from None
     if constant:
         return ResolvedLens(lens, ScaleState.ABSOLUTE, "metric: constant lens from parameters")
     assert state is not None
+    if math.isfinite(state.focus_diopters_stddev) and state.focus_diopters_stddev > 0:
+        lens = replace(lens, focus_sigma_diopters=float(
+            abs(values["lens.diopter_scale"]) * state.focus_diopters_stddev))
     if state.focus_calibration == LensState.CALIBRATION_CALIBRATED:
         return ResolvedLens(lens, ScaleState.ABSOLUTE, "metric: calibrated lens state")
     if values["lens.allow_nominal"]:
@@ -78,8 +91,29 @@ def resolve_lens(state: LensState | None, values: Mapping[str, Any]) -> Resolved
                      f"{state.focus_calibration}): calibrate it, or set lens.allow_nominal")
 
 
+@lru_cache(maxsize=8)
+def parse_field(text: str) -> FieldPolynomial | None:
+    """Field over the image from a parameter's text, such as "{x2: -1.09, x4: 0.58}"; "" = None.
+
+    Raises:
+        ValueError: not a mapping of known terms to numbers, or a gain that is not positive
+            everywhere in the image.
+    """
+    if not text.strip():
+        return None
+    try:
+        terms = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(f"not YAML ({error}); write it like {{x2: -1.09, x4: 0.58}}") from None
+    if not isinstance(terms, dict):
+        raise ValueError("must map terms to numbers, like {x2: -1.09, x4: 0.58}")
+    field = FieldPolynomial.from_dict(terms)
+    check_gain_field(field)
+    return field
+
+
 def _numbers(state: LensState | None, values: Mapping[str, Any]
-             ) -> tuple[dict[str, float], list[str]]:
+             ) -> tuple[dict[str, Any], list[str]]:
     pitch = "pixel_pitch_x_m" if values["dp.parallax_axis"] == "x" else "pixel_pitch_y_m"
     numbers, missing = {}, []
     for name, field in (("focal_length_m", "focal_length_m"), ("f_number", "f_number"),

@@ -73,6 +73,13 @@ _DUAL_PIXEL_ROWS = (
     Parameter("lens.kappa", 0.4244, "Dual-pixel gain: disparity / signed blur. 0.4244 = ideal "
               "half discs; calibrate it, real sensors have 0.09 to 0.21.",
               unit="1", minimum=0.01, maximum=1.0, dynamic=True),
+    Parameter("lens.gain_field", "", "How the gain varies over the image, relative to "
+              "`lens.kappa` at its centre: terms of u = x and v = y in -1..1, such as "
+              "`{x2: -1.09, x4: 0.58}`; empty = the same everywhere.", dynamic=True),
+    Parameter("lens.focus_sigma_diopters", 0.0, "Standard deviation of the focus itself (how well "
+              "the lens returns to a position); added to sigma. A LensState with a "
+              "focus_diopters_stddev says its own.", unit="1/m", minimum=0.0, maximum=5.0,
+              dynamic=True),
     Parameter("lens.diopter_scale", 1.0, "Correction of reported focus: scale * D + offset.",
               unit="1", minimum=0.2, maximum=5.0, dynamic=True),
     Parameter("lens.diopter_offset", 0.0, "See `lens.diopter_scale`.",
