@@ -14,6 +14,7 @@ from depth_fusion_ros.evaluation.metrics import (
     depth_edges,
     depth_metrics,
     percentiles_ms,
+    range_metrics,
 )
 
 INF, NAN = math.inf, math.nan
@@ -34,6 +35,16 @@ def test_two_pixels_by_hand() -> None:
     assert got["silog"] == pytest.approx(100 * (logs[0] - logs[1]) / 2)
     assert (got["delta_1"], got["delta_2"], got["delta_3"]) == (0.0, 1.0, 1.0)
     assert got["coverage"] == 1.0
+
+
+def test_bias_keeps_its_sign_and_the_median_ignores_an_outlier() -> None:
+    # relative errors +1/2, −1/4, +4; in dioptres 1/2 − 1/3, 1/4 − 1/3, 1 − 1/5
+    got = depth_metrics(row(3, 3, 5), row(2, 4, 1))
+    assert got["bias_rel"] == pytest.approx((1 / 2 - 1 / 4 + 4) / 3)
+    assert got["bias_m"] == pytest.approx((1 - 1 + 4) / 3)
+    assert got["median_abs_rel"] == pytest.approx(1 / 2)
+    assert got["mae_diopters"] == pytest.approx((1 / 6 + 1 / 12 + 4 / 5) / 3)
+    assert depth_metrics(row(1, 1), row(2, 4))["bias_rel"] < 0
 
 
 def test_a_perfect_prediction_has_no_error() -> None:
@@ -129,6 +140,19 @@ def test_range_bins_hold_their_own_pixels() -> None:
     assert got["abs_rel_2_4_m"] == pytest.approx(0.5)
     assert got["abs_rel_8_inf_m"] == pytest.approx(0.5)
     assert math.isnan(got["abs_rel_4_8_m"])
+
+
+def test_every_error_is_given_per_range_bin_with_its_count_of_pixels() -> None:
+    truth, depth = row(0.4, 3, 3, 3), row(0.6, 4, 2, NAN)
+    got = range_metrics(depth, truth, valid=np.array([[True, True, True, True]]))
+    assert got["bias_m_2_4_m"] == pytest.approx(0.0)
+    assert got["rmse_m_2_4_m"] == pytest.approx(1.0)
+    assert got["delta_1_0_0.5_m"] == 0.0
+    assert got["pixels_2_4_m"] == 3.0, "a pixel without an answer is still there to be scored"
+    assert got["pixels_8_inf_m"] == 0.0
+    whole = depth_metrics(depth, truth)
+    assert {k: v for k, v in got.items() if k in whole} == pytest.approx(
+        {k: v for k, v in whole.items() if k.startswith("abs_rel_")}, nan_ok=True)
 
 
 def test_the_average_is_per_image_then_mean_and_skips_undefined_values() -> None:

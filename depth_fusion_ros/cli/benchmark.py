@@ -1,99 +1,231 @@
-"""`depth-fusion benchmark`: accuracy on folders with truth, beside the closed-form baseline."""
+"""`depth-fusion benchmark`: every method on captures with truth, in tables and as JSON."""
 
 from __future__ import annotations
 
 import json
+import math
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
+from rich.progress import Progress
 from rich.table import Table
 
-console = Console()
-_COLUMNS = {"abs_rel": "AbsRel", "textured_abs_rel": "textured", "delta_1": "δ<1.25",
-            "rmse_m": "RMSE m", "edge_abs_rel": "at edges", "within_1_sigma": "<1σ",
-            "within_2_sigma": "<2σ"}
+from depth_fusion_ros.cli.console import EXIT_UNUSABLE, console, fail, progress_bars
+
+if TYPE_CHECKING:
+    from depth_fusion_ros.evaluation.benchmark import ImageScore
+    from depth_fusion_ros.evaluation.methods import Method
+    from depth_fusion_ros.evaluation.samples import Sample
+
+_METRIC = {
+    "abs_rel": "AbsRel", "abs_rel_0.6_to_2_m": "0.6–2 m", "textured_abs_rel": "textured",
+    "smooth_textured_abs_rel": "smooth",
+    "median_abs_rel": "median", "bias_rel": "bias", "delta_1": "δ<1.25", "rmse_m": "RMSE m",
+    "silog": "SILog", "edge_abs_rel": "at edges", "within_1_sigma": "<1σ",
+    "within_2_sigma": "<2σ"}
+_AFFINE = {
+    "one_minus_spearman": "1−|ρs|", "aiwe_1": "AIWE(1)", "aiwe_2": "AIWE(2)",
+    "median_disparity_error_px": "|Δd| px", "textured_bound_distance": "× bound",
+    "smooth_textured_bound_distance": "× bound smooth", "seconds": "s/image"}
+_FINE = ("aiwe_1", "aiwe_2", "one_minus_spearman")  # shown with one digit more
+_SEED = 0
 
 
 def benchmark_command(
+    preset: Annotated[str, typer.Option(
+        help="Simulated evaluation set, rendered by seed: eval.")] = "",
     raytraced: Annotated[Path | None, typer.Option(
         help="Folder of ray-traced scenes (scene_*.npz).")] = None,
     real: Annotated[Path | None, typer.Option(
         help="Folder of real captures (dp119_*.npz).")] = None,
+    methods: Annotated[str, typer.Option(
+        help="Comma-separated: closed_form, sgbm, constant, shipped names, model cards, run "
+             "folders. Default: closed_form and --model.")] = "",
     model: Annotated[str, typer.Option(help="Shipped weights or a model card.")] = "difuse_net_s",
     backend: Annotated[str, typer.Option(help="auto, torch or onnxruntime.")] = "auto",
     noise: Annotated[str, typer.Option(
-        help="Comma-separated noise levels of the ray-traced set: clean,good,indoor,dim.",
+        help="Comma-separated noise levels, not for real captures: clean,good,indoor,dim.",
     )] = "clean,indoor",
-    out: Annotated[Path, typer.Option(help="Folder for JSON and pictures.")] = Path(
+    split: Annotated[str, typer.Option(
+        help="Comma-separated: ideal, soft; not for real captures.")] = "ideal,soft",
+    cache: Annotated[Path, typer.Option(
+        help="Folder for the rendered simulated set (about 1 MB a scene).")] = Path("runs/eval"),
+    threads: Annotated[int, typer.Option(help="CPU threads, 0 = all cores.")] = 0,
+    out: Annotated[Path, typer.Option(help="Folder for benchmark.json.")] = Path(
         "runs/benchmark"),
 ) -> None:
-    """Score a model and the closed form on ray-traced and real captures, in separate tables."""
-    from depth_fusion_ros.estimation.backends import load_backend
-    from depth_fusion_ros.estimation.dual_pixel import DualPixelEstimator
-    from depth_fusion_ros.estimation.model_card import ModelError
+    """Score methods on simulated, ray-traced and real captures, in separate tables."""
+    from depth_fusion_ros.evaluation import benchmark as bench
+    from depth_fusion_ros.evaluation.run_record import run_record
+    from depth_fusion_ros.simulation.evaluation_scenes import PRESETS
+
+    options = {"preset": preset, "raytraced": raytraced, "real": real,
+               "methods": methods or f"closed_form,{model}", "backend": backend, "noise": noise,
+               "split": split, "threads": threads}
+    if not (preset or raytraced or real):
+        fail("nothing to score: give --preset eval, --raytraced DIR, --real DIR or several",
+             EXIT_UNUSABLE)
+    if preset and preset not in PRESETS:
+        fail(f"--preset {preset}: use one of {', '.join(PRESETS)}", EXIT_UNUSABLE)
+    levels = _chosen("--noise", noise, bench.NOISE)
+    splits = _chosen("--split", split, bench.SPLITS)
+    opened = _open_methods(str(options["methods"]), backend, threads)
+    out.mkdir(parents=True, exist_ok=True)
+    started = time.perf_counter()
+    results: dict[str, Any] = {}
+    sources: dict[str, tuple[str, Any]] = {}
+    with progress_bars() as bars:
+        if preset:
+            sources["simulated"] = (f"Simulated places (preset {preset}), by seed", lambda s, n: (
+                bench.simulated_samples(preset, cache, s, n, _SEED, _rendering(bars))))
+        if raytraced is not None:
+            sources["raytraced"] = (
+                f"Ray-traced scenes ({raytraced.name}); simulated light, exact truth",
+                lambda s, n: bench.raytraced_samples(raytraced, s, n, _SEED))
+        for key, (title, make) in sources.items():
+            report = _Report(title)
+            for one_split in splits:
+                for level in levels:
+                    name = f"{one_split} split, {level}"
+                    samples = _counted(make(one_split, level), bars, f"{key}: {name}")
+                    report.add(name, bench.score(samples, opened))
+            results[key] = report.finish(bars)
+        if real is not None:
+            results["real"] = _score_real(real, opened, bars)
+    results["methods"] = {m.name: {"parameters": m.parameters} for m in opened}
+    seeds = {"sensor noise": _SEED}
+    if preset:
+        seeds["simulated scenes"] = PRESETS[preset].seed
+    results["record"] = run_record("depth-fusion benchmark", options, seeds=seeds,
+                                   wall_time_s=time.perf_counter() - started)
+    path = out / "benchmark.json"
+    path.write_text(json.dumps(_without_nan(results), indent=1, ensure_ascii=False) + "\n")
+    console.print(f"written: {path}")
+
+
+class _Report:
+    """Collects the rows of one kind of captures: tables for people, a dict for JSON."""
+
+    def __init__(self, title: str) -> None:
+        self.metric = _table(f"{title}: metric depth", _METRIC)
+        self.affine = _table(f"{title}: affine metrics, matching, time", _AFFINE)
+        self.results: dict[str, Any] = {}
+
+    def add(self, name: str, scores: dict[str, list[ImageScore]],
+            groups: dict[str, str] | None = None) -> None:
+        """Add a set's scores, whole and by group; `groups`: image → group, default its lens's."""
+        from depth_fusion_ros.evaluation.benchmark import tabulate
+
+        of = groups or {s.name: s.lens_group for rows in scores.values() for s in rows}
+        kinds = sorted(set(of.values()) - {""}, reverse=True)
+        for group in ["all", *(kinds if len(kinds) > 1 else [])]:
+            for method, rows in scores.items():
+                chosen = [r for r in rows if group in ("all", of[r.name])]
+                row = tabulate(chosen, images=group == "all")
+                self.results.setdefault(name, {}).setdefault(group, {})[method] = row
+                for table, columns in ((self.metric, _METRIC), (self.affine, _AFFINE)):
+                    table.add_row(name, group, method, *(
+                        _cell(c, row["mean"][c]) for c in columns))
+            for table in (self.metric, self.affine):
+                table.add_section()
+
+    def finish(self, bars: Progress) -> dict[str, Any]:
+        """Print the tables and return the results."""
+        bars.console.print(self.metric)
+        bars.console.print(self.affine)
+        return self.results
+
+
+def _score_real(folder: Path, methods: Sequence[Method], bars: Progress) -> dict[str, Any]:
+    """Real captures: k and focus from two flats, which are then not scored."""
     from depth_fusion_ros.evaluation import benchmark as bench
 
-    if raytraced is None and real is None:
-        console.print("[red]nothing to score: give --raytraced DIR, --real DIR or both[/red]")
-        raise typer.Exit(2)
-    levels = [level.strip() for level in noise.split(",")]
-    unknown = [level for level in levels if level not in bench.NOISE]
-    if unknown:
-        console.print(f"[red]--noise {unknown}: use {', '.join(bench.NOISE)}[/red]")
-        raise typer.Exit(2)
+    report = _Report(f"Real captures ({folder.name}); k and focus calibrated on two flats")
+    scores: dict[str, list[ImageScore]] = {}
+    calibration = {}
+    for method in methods:
+        lens = bench.calibrate_on_flats(folder, method) if method.uses_lens else None
+        if lens is not None:
+            field = {} if lens.gain_field is None else lens.gain_field.to_dict()
+            calibration[method.name] = {"k_px_m": lens.disparity_gain_px_m, "gain_field": field,
+                                        "focus_diopters": lens.focus_diopters}
+            bars.console.print(f"{method.name}: k = {lens.disparity_gain_px_m:.3f} px·m in the "
+                               f"centre, focus {lens.focus_diopters:.3f} D from the flats")
+        samples = (s for s in bench.real_samples(folder, lens) if "flat" not in s.name)
+        scores.update(bench.score(_counted(samples, bars, f"real: {method.name}"), [method]))
+    groups = {s.name: s.group for rows in scores.values() for s in rows}
+    report.add("real", scores, groups)
+    return {**report.finish(bars), "calibration": calibration}
+
+
+def _open_methods(names: str, backend: str, threads: int) -> list[Method]:
+    from depth_fusion_ros.estimation.model_card import ModelError
+    from depth_fusion_ros.evaluation.methods import open_method
+
+    opened: dict[str, Method] = {}
     try:
-        engine = load_backend(model, backend=backend)
-        name = engine.card.name if engine.card else model
-        estimators = {
-            "closed form": DualPixelEstimator(load_backend("closed_form"), bench.OPTIONS),
-            name: DualPixelEstimator(engine, bench.OPTIONS),
-        }
+        for specification in filter(None, (name.strip() for name in names.split(","))):
+            method = open_method(specification, backend=backend, threads=threads)
+            if method.name in opened:
+                fail(f"--methods {names}: two of them are called {method.name!r}; score them in "
+                     "two runs, or rename one card", EXIT_UNUSABLE)
+            opened[method.name] = method
     except ModelError as error:
-        console.print(f"[red]{error}[/red]", highlight=False)
-        raise typer.Exit(2) from error
-    out.mkdir(parents=True, exist_ok=True)
-    results: dict[str, Any] = {}
-    if raytraced is not None:
-        table = _table(f"Ray-traced scenes ({raytraced.name}); simulated light, exact truth")
-        for split in bench.SPLITS:
-            for level in levels:
-                for name, estimator in estimators.items():
-                    rows, _ = bench.score(bench.raytraced_samples(raytraced, split, level),
-                                          estimator)
-                    _add(table, results, f"{split} split, {level}", name, rows)
-        console.print(table)
-    if real is not None:
-        table = _table(f"Real captures ({real.name}); k and focus calibrated on two flats")
-        for name, estimator in estimators.items():
-            lens = bench.calibrate_on_flats(real, estimator)
-            console.print(f"{name}: k = {lens.disparity_gain_px_m:.3f} px·m, focus "
-                          f"{lens.focus_diopters:.3f} D from the flats")
-            rows, _ = bench.score(
-                (s for s in bench.real_samples(real, lens) if "flat" not in s.name), estimator)
-            for group in sorted({row["group"] for row in rows}):
-                _add(table, results, f"real {group}", name,
-                     [row for row in rows if row["group"] == group])
-            _add(table, results, "real all", name, rows)
-        console.print(table)
-    (out / "benchmark.json").write_text(json.dumps(results, indent=2) + "\n")
-    console.print(f"written: {out / 'benchmark.json'}")
+        fail(str(error), EXIT_UNUSABLE)
+    return list(opened.values())
 
 
-def _table(title: str) -> Table:
-    table = Table(title=title)
-    table.add_column("set", no_wrap=True)
-    table.add_column("method", no_wrap=True)
-    for title_text in _COLUMNS.values():
-        table.add_column(title_text, justify="right", no_wrap=True)
+def _chosen(option: str, text: str, known: Sequence[str] | dict[str, Any]) -> list[str]:
+    names = [name.strip() for name in text.split(",")]
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        fail(f"{option} {','.join(unknown)}: use {', '.join(known)}", EXIT_UNUSABLE)
+    return names
+
+
+def _counted(samples: Iterator[Sample], bars: Progress, text: str) -> Iterator[Sample]:
+    task = bars.add_task(text, total=None, note="")
+    for sample in samples:
+        yield sample
+        bars.update(task, advance=1, note=sample.name)
+    bars.remove_task(task)
+
+
+def _rendering(bars: Progress) -> Any:
+    task = bars.add_task("scenes at hand", total=1, note="")
+
+    def show(done: int, total: int) -> None:
+        bars.update(task, completed=done, total=total)
+        if done == total:
+            bars.remove_task(task)
+
+    return show
+
+
+def _table(title: str, columns: dict[str, str]) -> Table:
+    table = Table(title=title, title_justify="left")
+    for name in ("set", "lenses", "method"):
+        table.add_column(name, no_wrap=True)
+    for text in columns.values():
+        table.add_column(text, justify="right", no_wrap=True)
     return table
 
 
-def _add(table: Table, results: dict[str, Any], key: str, method: str,
-         rows: list[dict[str, Any]]) -> None:
-    from depth_fusion_ros.evaluation.benchmark import summary
+def _cell(column: str, value: float) -> str:
+    if math.isnan(value):
+        return "–"
+    return f"{value:.4f}" if column in _FINE else f"{value:.3f}"
 
-    mean = summary(rows)
-    table.add_row(key, method, *(f"{mean[c]:.3f}" for c in _COLUMNS))
-    results.setdefault(key, {})[method] = {"mean": mean, "images": rows}
+
+def _without_nan(value: Any) -> Any:
+    """JSON has no NaN: null."""
+    if isinstance(value, dict):
+        return {key: _without_nan(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [_without_nan(entry) for entry in value]
+    if isinstance(value, float):
+        return float(f"{value:.6g}") if math.isfinite(value) else None
+    return value

@@ -1,209 +1,172 @@
-"""Score estimators on folders of dual-pixel captures with truth (`.npz`), side by side.
+"""Score methods on captures with truth, side by side.
 
-Two folder kinds, never mixed in one table: *ray-traced* scenes (exact truth, simulated light,
-ideal or soft split, optional sensor noise) and *real* captures, whose gain k is calibrated on
-two flat targets that are then not scored.
+    scores = score(raytraced_samples(folder, "ideal", "clean"), [open_method("closed_form")])
+    table = tabulate(scores["closed form"])
+
+Each image is scored on three sets of pixels: all with truth; *textured*, where the views have
+something to match; *smooth textured*, those away from depth jumps. Affine-invariant metrics follow
+the published protocol on all pixels with truth in range, in its unit (`affine_metrics.py`).
 """
 
 from __future__ import annotations
 
-import json
-import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
-import cv2
 import numpy as np
-import torch
-from numpy.typing import NDArray
 
-from depth_fusion_ros.estimation.dual_pixel import (
-    DualPixelEstimator,
-    DualPixelFrame,
-    DualPixelOptions,
+from depth_fusion_ros.evaluation.affine_metrics import affine_metrics, protocol_inverse_depth
+from depth_fusion_ros.evaluation.disparity_bound import distance_to_bound
+from depth_fusion_ros.evaluation.methods import (
+    MAX_M,
+    MIN_M,
+    OPTIONS,
+    Method,
+    MethodResult,
 )
-from depth_fusion_ros.estimation.estimate import DepthEstimate, Intrinsics
-from depth_fusion_ros.estimation.postprocess import TEXTURE_ENERGY_MIN, texture_energy
-from depth_fusion_ros.evaluation.metrics import average_metrics, depth_metrics
-from depth_fusion_ros.optics.thin_lens import IDEAL_DUAL_PIXEL_KAPPA, ThinLens
-from depth_fusion_ros.simulation.camera import aperture_pattern
-from depth_fusion_ros.simulation.sensor import (
-    GREY_WEIGHTS,
-    SensorBatch,
-    split_weights,
-    srgb_encode,
+from depth_fusion_ros.evaluation.metrics import average_metrics, depth_metrics, range_metrics
+from depth_fusion_ros.evaluation.real_calibration import Measured, calibrate_on_captures
+from depth_fusion_ros.evaluation.samples import (
+    LENS_GROUPS,
+    NOISE,
+    SPLITS,
+    Sample,
+    raytraced_samples,
+    real_samples,
+    simulated_samples,
 )
+from depth_fusion_ros.optics.thin_lens import ThinLens
 
-NOISE = {"clean": (0.0, 0.0), "good": (3e-5, 2e-7), "indoor": (2e-4, 2e-6), "dim": (1e-3, 2e-5)}
-SPLITS = ("ideal", "soft")
-MIN_M, MAX_M = 0.15, 20.0
-OPTIONS = DualPixelOptions(min_depth_m=MIN_M, max_depth_m=MAX_M, max_sigma_ratio=math.inf,
-                           edge_filter_px=0)
-"""Every pixel is scored: no sigma cut, no edge filter."""
+__all__ = ["CALIBRATION_FLATS", "LENS_GROUPS", "NOISE", "OPTIONS", "SPLITS", "ImageScore", "Sample",
+           "calibrate_on_flats", "raytraced_samples", "real_samples", "score", "score_image",
+           "simulated_samples", "summary", "tabulate"]
+
 CALIBRATION_FLATS = ("dp119_flat_0600_f4", "dp119_flat_1500_f4")
+SUBSET_KEYS = ("abs_rel", "median_abs_rel", "bias_rel", "rmse_m", "delta_1", "within_1_sigma",
+               "within_2_sigma")
 
 
 @dataclass(frozen=True)
-class Sample:
-    """One capture with truth.
+class ImageScore:
+    """Metrics of one method on one image.
 
     Attributes:
-        name, group: file and kind (lens or scene type).
-        frame: estimator input. depth_m: (H, W) truth, NaN = none. textured: (H, W) bool.
+        name, group, lens_group: of the sample.
+        values: `depth_metrics` and `affine_metrics`; ``textured_…`` and ``smooth_textured_…``
+            of `SUBSET_KEYS`, their ``…_share`` of pixels and ``…_bound_distance``, see
+            `distance_to_bound`; ``abs_rel_0.6_to_2_m``;
+            ``median_disparity_error_px`` of textured pixels; ``seconds``.
+        ranges: `range_metrics`.
     """
 
     name: str
     group: str
-    frame: DualPixelFrame
-    depth_m: NDArray[np.float32]
-    textured: NDArray[np.bool_]
+    lens_group: str
+    values: dict[str, float]
+    ranges: dict[str, float]
 
 
-def raytraced_samples(folder: Path, split: str, noise: str, seed: int = 0) -> Iterator[Sample]:
-    """Yield the scenes of a ray-traced folder.
+def score(
+    samples: Iterable[Sample], methods: Sequence[Method],
+    watch: Callable[[Sample, Method, MethodResult], None] = lambda *_: None,
+) -> dict[str, list[ImageScore]]:
+    """Estimate and score every sample with every method.
 
-    The lens of the soft split gets the κ that its split function implies (computed from the
-    split, not fitted to the truth).
+    Args:
+        samples: each is held only while it is scored. methods: with different names.
+        watch: called with every result, e.g. to draw it.
+
+    Returns:
+        method name → one score per sample.
+    """
+    scores: dict[str, list[ImageScore]] = {method.name: [] for method in methods}
+    for sample in samples:
+        for method in methods:
+            started = perf_counter()
+            result = method.estimate(sample)
+            seconds = perf_counter() - started
+            scores[method.name].append(score_image(sample, result, seconds))
+            watch(sample, method, result)
+    return scores
+
+
+def score_image(sample: Sample, result: MethodResult, seconds: float = float("nan")) -> ImageScore:
+    """Score one result; what the method does not give is NaN."""
+    truth = sample.depth_m
+    depth = np.full(truth.shape, np.nan, np.float32) if result.depth_m is None else result.depth_m
+    values = depth_metrics(depth, truth, sigma_m=result.sigma_m, min_m=MIN_M, max_m=MAX_M)
+    with np.errstate(invalid="ignore"):
+        known = (truth > MIN_M) & (truth < MAX_M)
+    values.update(affine_metrics(result.inverse_depth, protocol_inverse_depth(truth), valid=known))
+    with np.errstate(invalid="ignore"):
+        room = (truth >= 0.6) & (truth <= 2.0)
+    mid = depth_metrics(depth, truth, valid=room, min_m=MIN_M, max_m=MAX_M)
+    values["abs_rel_0.6_to_2_m"] = mid["abs_rel"]
+    error_px = None
+    if result.disparity_px is not None and sample.frame.lens is not None:
+        error_px = result.disparity_px - sample.true_disparity_px()
+    subsets = {"textured": sample.textured, "smooth_textured": sample.textured & sample.smooth}
+    for subset, mask in subsets.items():
+        part = depth_metrics(depth, truth, sigma_m=result.sigma_m, valid=mask, min_m=MIN_M,
+                             max_m=MAX_M)
+        values.update({f"{subset}_{key}": part[key] for key in SUBSET_KEYS})
+        values[f"{subset}_share"] = float(mask[known].mean()) if known.any() else float("nan")
+        values[f"{subset}_bound_distance"] = float("nan")
+        if error_px is not None and sample.bound_px is not None:
+            values[f"{subset}_bound_distance"] = distance_to_bound(
+                error_px[mask & known], sample.bound_px[mask & known])
+    values["median_disparity_error_px"] = float("nan")
+    if error_px is not None and (sample.textured & known).any():
+        values["median_disparity_error_px"] = float(
+            np.median(np.abs(error_px[sample.textured & known])))
+    values["seconds"] = seconds
+    return ImageScore(sample.name, sample.group, sample.lens_group, values,
+                      range_metrics(depth, truth, min_m=MIN_M, max_m=MAX_M))
+
+
+def summary(scores: Sequence[ImageScore]) -> dict[str, float]:
+    """Mean over images of every metric; images where it is NaN do not count."""
+    return average_metrics([score.values for score in scores])
+
+
+def tabulate(scores: Sequence[ImageScore], *, images: bool = True) -> dict[str, Any]:
+    """Return one method's row as JSON types: means, means by range and, if asked, each image."""
+    row: dict[str, Any] = {
+        "count": len(scores), "mean": summary(scores),
+        "mean_by_range": average_metrics([score.ranges for score in scores])}
+    if images:
+        row["images"] = [{"name": s.name, "group": s.group, **s.values} for s in scores]
+    return row
+
+
+def calibrate_on_flats(folder: Path, method: Method) -> ThinLens:
+    """The lens of the real captures, calibrated on their two f/4 flat targets alone.
+
+    k at the centre, how it falls to the sides (x² + x⁴) and the focus, by robust least squares on
+    the method's own disparities of textured pixels (`optics/lens_calibration.py`).
 
     Raises:
-        FileNotFoundError: no scene_*.npz in the folder.
-    """
-    files = sorted(folder.glob("scene_*.npz"))
-    if not files:
-        raise FileNotFoundError(f"{folder}: holds no scene_*.npz; name the ray-traced folder")
-    random = np.random.default_rng(seed)
-    suffix = "" if split == "ideal" else "_real"
-    for path in files:
-        data = np.load(path)
-        meta = json.loads(str(data["meta"]))
-        grey = np.array(GREY_WEIGHTS, np.float32) / 4095
-        views = [data[f"dp_{side}{suffix}_lin12"].astype(np.float32) @ grey
-                 for side in ("left", "right")]
-        full = data["full_lin12"].astype(np.float32) / 4095
-        energy = texture_energy(*(np.sqrt(v) for v in views))
-        left, right, full = (_noisy(image, noise, random) for image in (*views, full))
-        kappa = IDEAL_DUAL_PIXEL_KAPPA
-        if split == "soft":
-            kappa = _soft_kappa(meta["theta0_rad"], meta["N"])
-        lens = ThinLens(meta["f_m"], meta["N"], meta["pitch_m"], 1 / meta["dp_focus_m"], kappa)
-        rgb = (srgb_encode(torch.from_numpy(full)).numpy() * 255).round().astype(np.uint8)
-        height, width = left.shape
-        fx = float(meta["fx_px"])
-        intrinsics = Intrinsics(fx, fx, (width - 1) / 2, (height - 1) / 2, width, height)
-        frame = DualPixelFrame(left, right, rgb, 0, "camera", intrinsics, lens)
-        yield Sample(path.stem, meta["config"], frame, data["depth"].astype(np.float32),
-                     energy > TEXTURE_ENERGY_MIN)
-
-
-def _noisy(image: NDArray[np.float32], noise: str, random: np.random.Generator
-           ) -> NDArray[np.float32]:
-    a, b = NOISE[noise]
-    noisy = image + np.sqrt(a * image + b) * random.standard_normal(image.shape)
-    clipped: NDArray[np.float32] = np.clip(noisy, 0, 1).astype(np.float32)
-    return clipped
-
-
-def _soft_kappa(theta0_rad: float, f_number: float) -> float:
-    """κ of w_R = (1 + tanh(θ/θ_0))/2 for θ ≈ u/f: softness θ_0·2N in aperture radii."""
-    sensor = SensorBatch.ideal(1)
-    sensor = replace(sensor, softness=torch.tensor([theta0_rad * 2 * f_number]))
-    pattern = aperture_pattern(64, torch.Generator().manual_seed(0))
-    return float(split_weights(sensor, pattern, 1)[2][0, 0])
-
-
-def real_samples(folder: Path, lens: ThinLens | None = None) -> Iterator[Sample]:
-    """Yield the real captures with the lens as documented, or with a calibrated `lens`.
-
-    Depth edges are masked by 8 px on captures whose truth comes from a second device (phone
-    LiDAR, time of flight), because that truth is displaced there.
-    """
-    files = sorted(folder.glob("dp119_*.npz"))
-    if not files:
-        raise FileNotFoundError(f"{folder}: holds no dp119_*.npz; name the real captures' folder")
-    for path in files:
-        data = np.load(path)
-        meta = json.loads(str(data["meta"]))
-        depth = data["depth"].astype(np.float32)
-        depth[depth < 0.05] = np.nan
-        if "casual" in path.stem:
-            depth[_near_edges(depth, 8)] = np.nan
-        left, right = (data[side].mean(-1).astype(np.float32) / 255 for side in ("left", "right"))
-        rgb = ((data["left"].astype(np.uint16) + data["right"]) // 2).astype(np.uint8)
-        height, width = left.shape
-        fx = meta.get("fx_px", 1125.9)
-        pitch_m = meta.get("pitch_m", 4.674479166666667e-05)
-        documented = ThinLens(meta["f_m"], meta["N"], pitch_m, 1 / meta["dp_focus_m"])
-        frame = DualPixelFrame(
-            left, right, rgb, 0, "camera",
-            Intrinsics(fx, fx, (width - 1) / 2, (height - 1) / 2, width, height),
-            lens or documented)
-        energy = texture_energy(left, right)
-        yield Sample(path.stem, path.stem.split("_")[1], frame, depth,
-                     energy > TEXTURE_ENERGY_MIN)
-
-
-def _near_edges(depth: NDArray[np.float32], reach_px: int) -> NDArray[np.bool_]:
-    """Within `reach_px` of a 5 % step or of a hole."""
-    filled = np.nan_to_num(depth, nan=0.0)
-    high, low = cv2.dilate(filled, np.ones((3, 3))), cv2.erode(filled, np.ones((3, 3)))
-    edge = (high > 1.05 * low).astype(np.uint8)
-    side = 2 * reach_px + 1
-    return np.asarray(cv2.dilate(edge, np.ones((side, side), np.uint8)) > 0)
-
-
-def calibrate_on_flats(folder: Path, estimator: DualPixelEstimator) -> ThinLens:
-    """Fit k and the focus dioptre to the median disparity of two flat targets.
-
-    Two equations, two unknowns: d_i = k·(F − 1/Z_i), from the textured pixels of the two f/4
-    flats, with the estimator's own disparities (a first pass assumes half the ideal κ).
+        FileNotFoundError: the flats are not in the folder.
+        ValueError: the method measures no disparities, or the flats do not give a lens.
     """
     flats = {s.name: s for s in real_samples(folder) if s.name in CALIBRATION_FLATS}
     missing = set(CALIBRATION_FLATS) - set(flats)
     if missing:
         raise FileNotFoundError(f"{folder}: flat targets {sorted(missing)} are missing; "
                                 "k cannot be calibrated")
-    lens = next(iter(flats.values())).frame.lens
-    assert lens is not None
-    lens = replace(lens, kappa=IDEAL_DUAL_PIXEL_KAPPA / 4)
-    for _ in range(2):
-        points = []
-        for name in CALIBRATION_FLATS:
-            sample = flats[name]
-            estimate = estimator.estimate(replace(sample.frame, lens=lens))
-            points.append((1 / float(np.nanmedian(sample.depth_m)),
-                           float(np.median(estimate.disparity_px[sample.textured]))))
-        (near, d_near), (far, d_far) = points
-        k = (d_far - d_near) / (near - far)
-        if not k > 0:
-            raise ValueError(f"flat targets give k = {k:.3f} px·m: must be > 0; are left and "
-                             "right exchanged?")
-        focus = d_near / k + near
-        lens = replace(lens, focus_diopters=focus)
-        lens = replace(lens, kappa=k / lens.blur_gain_px_m)
-    return lens
+    if not method.uses_lens:
+        raise ValueError(f"method {method.name!r}: measures no disparities, so flats cannot "
+                         "calibrate k for it; score it with the lens as documented")
 
+    def measure(sample: Sample, lens: ThinLens) -> Measured:
+        result = method.estimate(replace(sample, frame=replace(sample.frame, lens=lens)))
+        assert result.disparity_px is not None
+        return result.disparity_px, None
 
-def score(samples: Iterator[Sample], estimator: DualPixelEstimator
-          ) -> tuple[list[dict[str, Any]], dict[str, tuple[Sample, DepthEstimate]]]:
-    """Estimate and score every sample; returns rows of metrics and the estimates by name."""
-    rows: list[dict[str, Any]] = []
-    estimates: dict[str, tuple[Sample, DepthEstimate]] = {}
-    for sample in samples:
-        estimate = estimator.estimate(sample.frame)
-        values = depth_metrics(estimate.depth_m, sample.depth_m, sigma_m=estimate.sigma_m,
-                               min_m=MIN_M, max_m=MAX_M)
-        textured = depth_metrics(estimate.depth_m, sample.depth_m, sigma_m=estimate.sigma_m,
-                                 valid=sample.textured, min_m=MIN_M, max_m=MAX_M)
-        rows.append({"name": sample.name, "group": sample.group, **values,
-                     "textured_abs_rel": textured["abs_rel"],
-                     "textured_share": float(sample.textured.mean())})
-        estimates[sample.name] = (sample, estimate)
-    return rows, estimates
-
-
-def summary(rows: list[dict[str, Any]]) -> dict[str, float]:
-    """Mean over images of every metric."""
-    return average_metrics([{k: v for k, v in row.items() if not isinstance(v, str)}
-                            for row in rows])
+    documented = flats[CALIBRATION_FLATS[0]].frame.lens
+    assert documented is not None
+    captures = [flats[name] for name in CALIBRATION_FLATS]
+    return calibrate_on_captures(captures, measure).apply(documented)
