@@ -117,7 +117,8 @@ def deeper_s_config() -> DPNetConfig:
 
 def monocular_config(config: DiFuseNetConfig) -> DiFuseNetConfig:
     """The monocular part of a DiFuse-Net: its encoder and decoder, without the views."""
-    return replace(config, evidence=False, attention=WITHOUT_VIEWS, attention_offsets=False)
+    return replace(config, evidence=False, aggregation=False, attention=WITHOUT_VIEWS,
+                   attention_offsets=False)
 
 
 def _separable(inputs: int, outputs: int) -> list[nn.Module]:

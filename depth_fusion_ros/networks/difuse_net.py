@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from depth_fusion_ros.networks import evidence as evidence_module
+from depth_fusion_ros.networks.aggregation import GROUPS, EdgeAwareAggregation
 from depth_fusion_ros.networks.blocks import (
     ConvNormAct,
     HeadConv,
@@ -29,7 +29,7 @@ from depth_fusion_ros.networks.difuse_net_config import (
     difuse_net_config,
     difuse_net_s_config,
 )
-from depth_fusion_ros.networks.evidence import dual_pixel_evidence
+from depth_fusion_ros.networks.evidence import channel_count, dual_pixel_evidence
 from depth_fusion_ros.networks.fusion import ThreeMapFusion
 from depth_fusion_ros.networks.matchers import parallax_matcher
 
@@ -49,6 +49,27 @@ def lens_condition(kappa: Tensor, gain_px_m: Tensor, focus_diopters: Tensor) -> 
     known = torch.ones_like(kappa)
     return torch.stack([known, kappa / 0.4244, torch.log(gain_px_m.clamp_min(1e-3)) / 2,
                         (gain_px_m * focus_diopters).clamp(max=24.0) / 2], -1)
+
+
+NEAREST_H = 0.02
+"""Least inverse depth that the log-linear heads work with: 50 m, dioptres."""
+UNKNOWN_FRAME_PX = (8.0, 4.0)
+"""Origin and scale of log-linear heads without a lens: d = 8 − 4·h covers ±8 px with 0 < h < 4."""
+
+
+def log_linear(x: Tensor) -> Tensor:
+    """h(x) > 0: exp(x) below 0, 1 + x above; smooth at 0.
+
+    Far depth is then regressed in ratios and near depth in dioptres: a linear head must place the
+    last metres before 20 m within hundredths of its range, and their gradients drown the rest.
+    """
+    return torch.where(x < 0, torch.exp(x.clamp(max=0.0)), 1 + x)
+
+
+def inverse_log_linear(h: Tensor) -> Tensor:
+    """x of `log_linear`(x) = h, for h clamped to at least `NEAREST_H`."""
+    h = h.clamp_min(NEAREST_H)
+    return torch.where(h < 1, torch.log(h.clamp(max=1.0)), h - 1)
 
 
 def regression_frame(condition: Tensor) -> tuple[Tensor, Tensor]:
@@ -122,8 +143,8 @@ class DiFuseNet(nn.Module):
         self.dual_quarter = InvertedResidual(taps[0], taps[1], 2, expansion, fused=fused)
         self.attention_half = parallax_matcher(taps[0], config.attention)
         self.attention_quarter = parallax_matcher(taps[1], config.attention)
-        votes = len(evidence_module.WINDOWS_PX) if config.evidence else 0
-        hint = (evidence_module.CHANNELS if config.evidence else 0) + (
+        votes = config.evidence_windows if config.evidence else 0
+        hint = (channel_count(votes) if config.evidence else 0) + (
             CONDITION_CHANNELS + votes if config.condition else 0) + int(config.attention_offsets)
         self.fusion_half = ThreeMapFusion(taps[0], hint, config.fusion_weights, config.fusion)
         self.fusion_quarter = ThreeMapFusion(taps[1], hint, config.fusion_weights, config.fusion)
@@ -136,6 +157,10 @@ class DiFuseNet(nn.Module):
             channels = outputs
         self.decoder = nn.ModuleList(blocks)
         self.heads = nn.ModuleList(heads[:-1])
+        self.aggregation = EdgeAwareAggregation(config.decoder[-2]) if config.aggregation else None
+        if config.aggregation:
+            votes += GROUPS
+            hint += (3 if config.condition else 2) * GROUPS
         self.refine = ConvNormAct(channels + hint, channels, 3, activation="prelu")
         self.head_half = HeadConv(channels, 3 + votes, 3, padding=1)
         self.head_full = HeadConv(channels, 8, 3, padding=1)
@@ -147,7 +172,7 @@ class DiFuseNet(nn.Module):
             replace_prelu(self)
         if config.output == "disparity" and config.condition:
             for head in [*self.heads, self.head_half]:
-                head.bias.data[0] = 1.0  # start at 1 dioptre
+                head.bias.data[0] = 0.0 if config.log_linear else 1.0  # start at 1 dioptre
 
     def forward(self, left: Tensor, right: Tensor, rgb: Tensor, condition: Tensor
                 ) -> tuple[Tensor, Tensor]:
@@ -169,12 +194,17 @@ class DiFuseNet(nn.Module):
         votes: Tensor | None = None
         hints: list[Tensor] = []
         if config.evidence:
-            matched = dual_pixel_evidence(left, right)
-            votes = matched.disparity_px
+            matched = dual_pixel_evidence(left, right).smallest(config.evidence_windows)
+            votes, moments = matched.disparity_px, matched.moments
             hints.append(matched.channels())
         half_shape = (-1, -1, left.shape[2] // 2, left.shape[3] // 2)
         if config.condition:
             origin, scale = regression_frame(condition)
+            if config.log_linear:
+                known = condition[:, :1, None, None] > 0
+                origin, scale = (torch.where(known, value, torch.full_like(value, default))
+                                 for value, default in zip((origin, scale), UNKNOWN_FRAME_PX,
+                                                           strict=True))
             hints.append(condition[:, :, None, None].expand(half_shape))
             if votes is not None:
                 hints.append(((origin - votes) / scale).clamp(-2, 8) / 3)
@@ -200,17 +230,33 @@ class DiFuseNet(nn.Module):
                 x = fused if config.fused_trunk else x
             else:
                 skips.append(x)
+        late_hints: list[Tensor] = []
         x = skips.pop() if self.context is None else self.context(x)
         intermediate = []
         for index, block in enumerate(self.decoder):
             x = block(x, skips[-1 - index])
+            if self.aggregation is not None and index == len(self.decoder) - 2:
+                assert votes is not None
+                gathered, energy, mean, s = self.aggregation(
+                    x, F.avg_pool2d(moments, 2), F.avg_pool2d(votes[:, -1:], 2))
+                intermediate.append(self._finish(mean, s, scale))
+                fields = [gathered / 4, energy]
+                if config.condition:
+                    fields.append(((origin - gathered) / scale).clamp(-2, 8) / 3)
+                gathered, *fields = (F.interpolate(
+                    f, scale_factor=2.0, mode="bilinear", align_corners=False)
+                    for f in (gathered, *fields))
+                votes = torch.cat([votes, gathered], 1)
+                late_hints = fields
             if index < len(self.heads):
                 h, s = self.heads[index](x).split(1, 1)
-                intermediate.append(self._finish(origin - scale * h, s, scale))
+                intermediate.append(self._finish(origin - scale * self._inverse_depth(h), s,
+                                                 scale))
         x = self.refine(torch.cat(
-            [x, *hints, *([offsets[0] / 4] if config.attention_offsets else [])], 1))
+            [x, *hints, *late_hints, *([offsets[0] / 4] if config.attention_offsets else [])], 1))
         half = self.head_half(x)
-        d, s, blend = origin - scale * half[:, :1], half[:, 1:2], half[:, 2:]
+        s, blend = half[:, 1:2], half[:, 2:]
+        d = origin - scale * self._inverse_depth(half[:, :1])
         if votes is not None:
             # A convex vote between the matched disparities and the regressed one, which is
             # supervised on its own as well: a vote alone starves it of gradient.
@@ -218,10 +264,11 @@ class DiFuseNet(nn.Module):
             share = torch.softmax(blend, 1)
             d = share[:, :1] * d + (share[:, 1:] * votes).sum(1, keepdim=True)
         intermediate.append(self._finish(d, s, scale))
-        fine = F.pixel_shuffle(self.head_full(x), 2)
-        d = F.interpolate(d, scale_factor=2.0, mode="bilinear", align_corners=False)
-        s = F.interpolate(s, scale_factor=2.0, mode="bilinear", align_corners=False)
-        finest = self._finish(d - scale * fine[:, :1], s + fine[:, 1:], scale)
+        h = (origin - d) / scale
+        coarse = torch.cat([inverse_log_linear(h) if config.log_linear else h, s], 1)
+        h, s = (F.pixel_shuffle(self.head_full(x), 2) + F.interpolate(
+            coarse, scale_factor=2.0, mode="bilinear", align_corners=False)).split(1, 1)
+        finest = self._finish(origin - scale * self._inverse_depth(h), s, scale)
         return DiFuseNetOutput(*finest, intermediate, offsets)
 
     def _fuse(self, scale: int, dual: Tensor, rgb: Tensor, extra: list[Tensor]
@@ -238,6 +285,10 @@ class DiFuseNet(nn.Module):
         if self.config.attention_offsets:
             extra = [*extra, offset_px / 4]
         return fusion(left, right, rgb, extra), offset_px
+
+    def _inverse_depth(self, x: Tensor) -> Tensor:
+        """What a head's first number means: h of the regression frame."""
+        return log_linear(x) if self.config.log_linear else x
 
     def _finish(self, d: Tensor, log_sigma: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
         if self.config.output == "inverse_depth":

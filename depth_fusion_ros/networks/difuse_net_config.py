@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from depth_fusion_ros.networks.evidence import WINDOWS_PX
 from depth_fusion_ros.networks.parallax_attention import ParallaxAttentionConfig
 
 
@@ -23,6 +24,7 @@ class DiFuseNetConfig:
         fusion_weights: "softmax", "sigmoid" or "none" on the three fusion maps (unknown).
         output: "disparity" (signed px) or "inverse_depth" (the paper's sigmoid, affine).
         evidence: feed closed-form matching evidence (pyramid Lucas–Kanade) at 1/2.
+        evidence_windows: how many of the matching windows are used, smallest first.
         condition: accept the lens condition, see `lens_condition`.
         attention_offsets: feed the attention's expected offsets to the fusion.
         fused_trunk: the fused features at 1/2 and 1/4 continue through the encoder, so that
@@ -30,6 +32,10 @@ class DiFuseNetConfig:
             monocular, and nothing can carry a measured depth across a blank wall.
         fused_stages: the first so many encoder stages and both dual-pixel blocks use fused
             inverted residuals (dense 3×3 instead of depthwise); 0 = none (paper).
+        log_linear: heads regress far depth in ratios and near depth in dioptres, see
+            `difuse_net.log_linear`; False = in dioptres throughout.
+        aggregation: gather the evidence along surfaces with learned affinities at 1/4
+            (`aggregation.py`); needs evidence.
         learned_slopes: PReLU with learned slopes (paper); False = a fixed slope of 0.1.
     """
 
@@ -52,6 +58,9 @@ class DiFuseNetConfig:
     fused_trunk: bool = True
     fused_stages: int = 0
     learned_slopes: bool = True
+    evidence_windows: int = 3
+    log_linear: bool = False
+    aggregation: bool = False
 
     def __post_init__(self) -> None:
         if self.fusion_weights not in ("softmax", "sigmoid", "none"):
@@ -62,6 +71,13 @@ class DiFuseNetConfig:
         if self.evidence and self.attention.axis != "x":
             raise ValueError("attention axis = 'y' with evidence: the evidence matches along x; "
                              "transpose the images (the estimator does) or set evidence=False")
+
+        if not 1 <= self.evidence_windows <= len(WINDOWS_PX):
+            raise ValueError(f"evidence_windows = {self.evidence_windows}: there are 1 to "
+                             f"{len(WINDOWS_PX)} windows")
+        if self.aggregation and not self.evidence:
+            raise ValueError("aggregation = True with evidence = False: there is no evidence to "
+                             "gather; set aggregation=False too")
 
     @property
     def stride(self) -> int:
@@ -84,7 +100,8 @@ def difuse_net_config(*, paper: bool = False) -> DiFuseNetConfig:
     config = DiFuseNetConfig()
     if not paper:
         # Fused stages weigh more than depthwise ones; the decoder gives that back.
-        return replace(config, fused_stages=3, learned_slopes=False, dual_pixel_expansion=3,
+        return replace(config, fused_stages=3, learned_slopes=False, log_linear=True,
+                       aggregation=True, evidence_windows=5, dual_pixel_expansion=3,
                        context_channels=128, decoder=(176, 128, 96, 64, 32),
                        attention=ParallaxAttentionConfig(
                            value_view="other", reverse_map="softmax", scale_scores=True))
@@ -104,6 +121,9 @@ def difuse_net_s_config() -> DiFuseNetConfig:
         decoder=(96, 64, 48, 32),
         fused_stages=3,
         learned_slopes=False,
+        log_linear=True,
+        aggregation=True,
+        evidence_windows=5,
         attention=ParallaxAttentionConfig(
             value_view="other", reverse_map="softmax", scale_scores=True),
     )

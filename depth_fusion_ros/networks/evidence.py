@@ -8,7 +8,7 @@ Source: Lucas and Kanade 1981, one-dimensional and symmetric.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +21,11 @@ WINDOWS_PX = (6, 14, 30, 60, 124)
 """Nominal sides of the matching windows; the two largest are taken on a grid of 8 px."""
 ENERGY_FLOOR = 1e-7
 LIMIT_PX = 16.0
-CHANNELS = 2 * len(WINDOWS_PX) + 3
+
+
+def channel_count(windows: int) -> int:
+    """Channels of `Evidence.channels` with so many windows."""
+    return 2 * windows + 3
 
 
 @dataclass(frozen=True)
@@ -34,15 +38,22 @@ class Evidence:
             (≥ 0, of locally normalised images): how much there is to match.
         residual: (B, 1, H/2, W/2) root mean squared difference left after alignment.
         views: (B, 2, H/2, W/2) the two equalised views.
+        moments: (B, 2, H/2, W/2) mean g² and g²·d of each cell's own pixels.
     """
 
     disparity_px: Tensor
     energy: Tensor
     residual: Tensor
     views: Tensor
+    moments: Tensor
+
+    def smallest(self, windows: int) -> Evidence:
+        """The same with the `windows` smallest windows only."""
+        return replace(self, disparity_px=self.disparity_px[:, :windows],
+                       energy=self.energy[:, :windows])
 
     def channels(self) -> Tensor:
-        """(B, CHANNELS, H/2, W/2): quarter disparities, log10 energies and residual, views."""
+        """(B, `channel_count`, H/2, W/2): disparity / 4, log10 of energy and residual, views."""
         log_energy = torch.log10(self.energy + 1e-6) / 3 + 1
         log_residual = torch.log10(self.residual + 1e-3) + 1.5
         return torch.cat([self.disparity_px / 4, log_energy, log_residual, self.views], 1)
@@ -138,4 +149,4 @@ def dual_pixel_evidence(left: Tensor, right: Tensor) -> Evidence:
                    for w in windows]
     residual = torch.sqrt(windows[1][:, 2:3] + 1e-12)
     return Evidence(torch.cat(disparities, 1).clamp(-LIMIT_PX, LIMIT_PX),
-                    torch.cat([w[:, :1] for w in windows], 1), residual, views)
+                    torch.cat([w[:, :1] for w in windows], 1), residual, views, moments[:, :2])

@@ -50,7 +50,8 @@ SWITCHES: dict[str, dict[str, Any]] = {
     "pixel_fusion": {"fusion": "pixel"},
     "channel_fusion": {"fusion": "channel"},
     # Ablations of what is ours.
-    "no_evidence": {"evidence": False},
+    "no_evidence": {"evidence": False, "aggregation": False},
+    "no_aggregation": {"aggregation": False},
     "no_offsets": {"attention_offsets": False},
     "no_lens": {"condition": False},
     "unfused_trunk": {"fused_trunk": False},
@@ -81,7 +82,7 @@ def _paper(sizes: DiFuseNetConfig) -> DiFuseNetConfig:
 
 def _stereo(config: DiFuseNetConfig) -> DiFuseNetConfig:
     """DiFuse-Net with a correlation volume in place of WBiPAM, and without evidence."""
-    return replace(config, evidence=False,
+    return replace(config, evidence=False, aggregation=False,
                    attention=replace(config.attention, kind="correlation"))
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from depth_fusion_ros.networks.difuse_net import DiFuseNetOutput
 
-SCALE_WEIGHTS = (0.1, 0.1, 0.15, 0.25, 0.4, 0.4)
+SCALE_WEIGHTS = (0.1, 0.1, 0.1, 0.15, 0.25, 0.4, 0.4)
 """Deep supervision from coarse to half resolution (regressed and voted); the full-resolution
 output weighs 1."""
 
