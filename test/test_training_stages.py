@@ -53,8 +53,8 @@ def test_every_weight_outside_both_encoders_is_fusion_or_decoder() -> None:
     network = fresh_network(TrainingConfig())
     rest = {k.split(".")[0] for k in network.state_dict()
             if not k.startswith((*ENCODERS["dual_pixel"], *ENCODERS["rgb"]))}
-    assert rest <= {"fusion_half", "fusion_quarter", "decoder", "heads", "refine", "head_half",
-                    "head_full"}
+    assert rest <= {"fusion_half", "fusion_quarter", "decoder", "aggregation", "heads", "refine",
+                    "head_half", "head_full"}
 
 
 def test_an_encoder_of_another_size_is_refused() -> None:

@@ -10,7 +10,9 @@ docs/parameters.md.
 
 from __future__ import annotations
 
+import math
 import sys
+import time
 from threading import Event, Thread
 from typing import Any
 
@@ -31,6 +33,7 @@ from depth_fusion_ros.simulation.sequence import SimulatedFrame, simulate_sequen
 LEFT, RIGHT, PACKED = "dp/left/image_raw", "dp/right/image_raw", "dp/image_raw"
 DP_INFO, RGB, RGB_INFO = "dp/camera_info", "rgb/image_rect", "rgb/camera_info"
 LENS, TRUTH = "lens_state", "ground_truth/depth"
+SETTLE_S = 1.0
 _OPTIONAL = {LENS: "publish_lens_state", TRUTH: "publish_ground_truth"}
 
 
@@ -54,6 +57,7 @@ class SyntheticCamera(Node):
             for topic, kind in kinds.items()}
         self._sets: list[dict[str, Any]] = []
         self._sent = 0
+        self._all_subscribed_s = math.inf
         self._stop = Event()
         self._renderer = Thread(target=self._render, name="render", daemon=True)
         self._renderer.start()
@@ -89,8 +93,7 @@ class SyntheticCamera(Node):
         limit = self.values["max_sets"]
         if not self._sets or (limit and self._sent >= limit):
             return
-        if (self._sent == 0 and self.values["wait_for_subscribers"]
-                and not all(o.get_subscription_count() for o in self._outputs.values())):
+        if self._sent == 0 and self.values["wait_for_subscribers"] and not self._discovered():
             return
         stamp = self.get_clock().now().to_msg()
         for topic, message in self._sets[self._sent % len(self._sets)].items():
@@ -101,6 +104,19 @@ class SyntheticCamera(Node):
         self._sent += 1
         if limit and self._sent == limit:
             self.get_logger().info(f"{limit} sets sent (max_sets); silent from now on")
+
+    def _discovered(self) -> bool:
+        """Whether every topic has had a subscriber for `SETTLE_S`.
+
+        The writer knows of a reader before the reader knows of the writer; what is sent in
+        between is lost to a reader without history.
+        """
+        now = time.monotonic()
+        if not all(o.get_subscription_count() for o in self._outputs.values()):
+            self._all_subscribed_s = math.inf
+            return False
+        self._all_subscribed_s = min(self._all_subscribed_s, now)
+        return now - self._all_subscribed_s >= SETTLE_S
 
     def _apply(self, values: dict[str, Any]) -> None:
         if values["rate_hz"] != self.values["rate_hz"]:
