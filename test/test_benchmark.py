@@ -10,9 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import typer
 from safetensors.torch import save_file
 from typer.testing import CliRunner
 
+from depth_fusion_ros.cli.export import accuracy_lines
 from depth_fusion_ros.cli.main import app
 from depth_fusion_ros.estimation.dual_pixel import DualPixelFrame
 from depth_fusion_ros.estimation.estimate import Intrinsics
@@ -279,9 +281,9 @@ def test_methods_that_cannot_be_opened_say_why(tmp_path: Path) -> None:
         open_method(str(tmp_path))
 
 
-def test_a_record_names_the_command_without_the_folders_of_this_machine() -> None:
+def test_a_record_names_the_command_without_the_folders_of_this_machine(tmp_path: Path) -> None:
     record = run_record("depth-fusion benchmark", {
-        "raytraced": Path("/home/someone/data/raytraced"), "real": None, "noise": "clean,dim",
+        "raytraced": tmp_path / "raytraced", "real": None, "noise": "clean,dim",
         "cache_dir": Path("runs/eval")}, seeds={"noise": 0}, wall_time_s=1.26)
     assert record["command"] == ("depth-fusion benchmark --raytraced raytraced --noise clean,dim "
                                  "--cache-dir runs/eval")
@@ -331,6 +333,12 @@ def test_command_takes_a_model_as_before_and_refuses_what_it_does_not_know(
     assert code == 0, output
     rows = json.loads((tmp_path / "benchmark.json").read_text())["raytraced"]["soft split, clean"]
     assert set(rows["all"]) == {"closed form", "difuse_net_s"}
+    line, = accuracy_lines(tmp_path / "benchmark.json", "difuse_net_s")
+    assert line["measured_on"] == "raytraced: soft split, clean"
+    mean = rows["all"]["difuse_net_s"]["mean"]
+    assert line["abs_rel"] == pytest.approx(mean["abs_rel"], abs=1e-4)
+    with pytest.raises(typer.BadParameter, match="difuse_net_xl"):
+        accuracy_lines(tmp_path / "benchmark.json", "difuse_net_xl")
     for arguments, said in ((("--noise", "loud"), "indoor"), (("--split", "hard"), "soft"),
                             (("--methods", "nothing"), "no shipped weights"),
                             (("--methods", "sgbm,sgbm"), "called 'OpenCV SGBM'")):

@@ -53,24 +53,32 @@ def export_command(
     card = write_model(
         run, out, name=name, version=version, command=command, sigma=sigma,
         date=datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
-        accuracy=_accuracy(accuracy, name))
+        accuracy=accuracy_lines(accuracy, name))
     if curve is not None:
         draw_curve(run, curve)
     console.print(f"{card.model_id}: {card.parameters} parameters, in {out}")
 
 
-def _accuracy(path: Path | None, name: str) -> list[dict[str, Any]]:
+def accuracy_lines(path: Path | None, name: str) -> list[dict[str, Any]]:
     """Lines for the card: mean metrics per set, beside the closed form's."""
     if path is None:
         return []
     keep = ("abs_rel", "textured_abs_rel", "delta_1", "rmse_m", "within_1_sigma",
             "within_2_sigma")
+    results = json.loads(path.read_text())
     lines = []
-    for data, methods in json.loads(path.read_text()).items():
-        if name not in methods:
-            raise typer.BadParameter(f"{path}: has no results of {name!r} on {data!r}")
-        lines.append({
-            "measured_on": data,
-            **{key: round(methods[name]["mean"][key], 4) for key in keep},
-            "closed_form_abs_rel": round(methods["closed form"]["mean"]["abs_rel"], 4)})
+    for kind in ("simulated", "raytraced", "real"):
+        for data, groups in results.get(kind, {}).items():
+            if data == "calibration":
+                continue
+            means = {method: row["mean"] for method, row in groups["all"].items()}
+            for method in (name, "closed form"):
+                if method not in means:
+                    raise typer.BadParameter(
+                        f"{path}: has no results of {method!r} on {kind} {data!r}; score it with "
+                        f"depth-fusion benchmark --methods closed_form,{name}")
+            lines.append({
+                "measured_on": data if data == kind else f"{kind}: {data}",
+                **{key: means[name][key] and round(means[name][key], 4) for key in keep},
+                "closed_form_abs_rel": round(means["closed form"]["abs_rel"], 4)})
     return lines
