@@ -10,9 +10,7 @@ from hypothesis import strategies as st
 from depth_fusion_ros.networks.aggregation import (
     GROUPS,
     START_LENGTHS,
-    STEPS,
     EdgeAwareAggregation,
-    sweep,
 )
 from depth_fusion_ros.networks.difuse_net import (
     NEAREST_H,
@@ -21,6 +19,7 @@ from depth_fusion_ros.networks.difuse_net import (
     log_linear,
 )
 from depth_fusion_ros.networks.registry import build
+from depth_fusion_ros.networks.sweep import STEPS, compiled_available, sweep, tensor_sweep
 
 
 @given(seed=st.integers(0, 1000), width=st.integers(1, 40))
@@ -36,6 +35,21 @@ def test_a_sweep_weighs_with_the_product_of_the_affinities_in_between(seed: int,
             low, high = min(i, j), max(i, j)
             expected[i] += x[0, 0, 0, j] * a[0, 0, 0, low + 1:high + 1].prod()
     torch.testing.assert_close(sweep(x, a)[0, 0, 0], expected)
+
+
+@pytest.mark.skipif(not compiled_available(), reason="numba is not installed")
+@pytest.mark.parametrize("shape", [(2, 3, 4, 5), (1, 1, 1, 1), (3, 2, 7, 50)])
+def test_the_compiled_sweep_and_its_gradients_equal_those_of_the_tensor_operations(
+    shape: tuple[int, ...]
+) -> None:
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(*shape, generator=generator, requires_grad=True)
+    a = torch.rand(shape[0], 1, *shape[2:], generator=generator, requires_grad=True)
+    worth = torch.randn(*shape, generator=generator)
+    results = [f(x, a) for f in (sweep, tensor_sweep)]
+    torch.testing.assert_close(*results)
+    gradients = [torch.autograd.grad((result * worth).sum(), (x, a)) for result in results]
+    torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-5)
 
 
 def test_a_sweep_reaches_as_far_as_it_says_and_no_farther() -> None:

@@ -5,8 +5,7 @@ squares, `evidence.py`). A box window sums across depth edges and ends before th
 wall. Here the sums run along rows and then along columns as recursive filters,
 F_i = x_i + a_i·F_{i−1}, whose affinities a in 0..1 the network predicts: near 1 inside a surface,
 near 0 at its border; c is its trust in each pixel's own match. What is learned is where surfaces
-end; the disparity itself stays measured. Both directions of a sweep are summed, in logarithmically
-many steps (`sweep`).
+end; the disparity itself stays measured. Both directions of a sweep are summed (`sweep.py`).
 Related: domain transform (Gastal and Oliveira 2011), spatial propagation (Liu et al. 2017); written
 from the recursion above.
 """
@@ -16,42 +15,16 @@ from __future__ import annotations
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from depth_fusion_ros.networks.blocks import HeadConv
+from depth_fusion_ros.networks.sweep import sweep
 
 GROUPS = 3
-STEPS = 6
-"""A sweep reaches 2^6 cells to either side."""
 START_LENGTHS = (3.0, 10.0, 30.0)
 """Cells after which an untrained group's weight has fallen to 1/e."""
 FLOOR = 1e-6
 LIMIT_PX = 16.0
-
-
-def sweep(x: Tensor, affinity: Tensor) -> Tensor:
-    """Sum along the last axis, weighted by the product of the affinities in between.
-
-    Args:
-        x: (N, C, H, W) what is summed. affinity: (N, 1, H, W), 0..1, between a cell and the one
-            before it.
-
-    Returns:
-        (N, C, H, W): Σ_j x_j · Π affinity between i and j, over |i − j| < 2^`STEPS`.
-    """
-    backward = F.pad(affinity, (0, 1))[..., 1:].flip(-1)
-    return _one_way(x, affinity) + _one_way(x.flip(-1), backward).flip(-1) - x
-
-
-def _one_way(x: Tensor, a: Tensor) -> Tensor:
-    """F_i = x_i + a_i·F_{i−1} by doubling: after step k, F_i covers 2^(k+1) cells."""
-    for step in range(STEPS):
-        reach = 1 << step
-        x = x + a * F.pad(x, (reach, 0))[..., :-reach]
-        if step < STEPS - 1:
-            a = a * F.pad(a, (reach, 0))[..., :-reach]
-    return x
 
 
 class EdgeAwareAggregation(nn.Module):
