@@ -3,7 +3,8 @@
     python -m depth_fusion_ros.evaluation.results_page --take runs/benchmark/benchmark.json NAME
     python -m depth_fusion_ros.evaluation.results_page --write
 
-`--take` keeps the means of a `depth-fusion benchmark` as docs/results/NAME.json; `--write` puts
+`--take` keeps the means of a `depth-fusion benchmark` (or a `depth-fusion study`) as
+docs/results/NAME.json; `--write` puts
 every table of the page between its markers ``<!-- results NAME SET -->`` and ``<!-- end -->``.
 """
 
@@ -32,6 +33,8 @@ _MARKER = re.compile(r"(<!-- results (\S+) (\S+) -->\n).*?(<!-- end -->)", re.DO
 def condense(results: Mapping[str, Any]) -> dict[str, Any]:
     """Means of a benchmark.json without its images: what a page needs and a repository keeps."""
     kept: dict[str, Any] = {key: results[key] for key in ("methods", "record") if key in results}
+    if "study" in results:
+        return dict(results)
     for kind in KINDS:
         if kind not in results:
             continue
@@ -54,6 +57,8 @@ def table(results: Mapping[str, Any], kind: str) -> str:
     Raises:
         KeyError: the results have no captures of that kind.
     """
+    if "study" in results:
+        return _study_table(results, kind)
     lines = ["| set | lenses | method | " + " | ".join(COLUMNS.values()) + " |",
              "|---" * (3 + len(COLUMNS)) + "|"]
     for name, groups in results[kind].items():
@@ -64,6 +69,26 @@ def table(results: Mapping[str, Any], kind: str) -> str:
                 cells = [_cell(c, row["mean"].get(c)) for c in COLUMNS]
                 lines.append(f"| {name} | {group} ({row['count']}) | {method} | "
                              + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n\n" + _provenance(results["record"]) + "\n"
+
+
+def _study_table(results: Mapping[str, Any], kind: str) -> str:
+    """Rows of a study; spread over seeds in brackets where there are several."""
+    shown = ("one_minus_spearman", "aiwe_1", "aiwe_2", "abs_rel", "delta_1")
+    lines = ["| network | seeds | parameters | minutes | "
+             + " | ".join(COLUMNS[c] for c in shown) + " | ratio |",
+             "|---" * (5 + len(shown)) + "|"]
+    for label, row in results["study"][kind].items():
+        several = len(row["seeds"]) > 1
+        cells = [_cell(c, row["mean"][c]) + (f" ({_cell(c, row['spread'][c])})" if several else "")
+                 for c in shown]
+        ratio = "–" if row["ratio"] is None else f"{row['ratio']:.2f}"
+        if several and row["ratio"] is not None:
+            ratio += " (" + ", ".join(f"{r:.2f}" for r in row["ratios"].values()) + ")"
+        minutes = ", ".join(f"{m:.1f}" for m in row["minutes"])
+        lines.append(f"| {label} | {', '.join(map(str, row['seeds']))} | "
+                     f"{row['parameters'] / 1e6:.2f} M | {minutes} | " + " | ".join(cells)
+                     + f" | {ratio} |")
     return "\n".join(lines) + "\n\n" + _provenance(results["record"]) + "\n"
 
 

@@ -29,9 +29,10 @@ def sweep(x: Tensor, affinity: Tensor) -> Tensor:
     Returns:
         (N, C, H, W): Σ_j x_j · Π affinity between i and j.
     """
+    traced = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
     trained = torch.is_grad_enabled() and (x.requires_grad or affinity.requires_grad)
-    if (trained and x.device.type == "cpu" and x.dtype == torch.float32
-            and not torch.jit.is_tracing() and compiled_available()):
+    if (trained and not traced and x.device.type == "cpu" and x.dtype == torch.float32
+            and compiled_available()):
         result: Tensor = _CompiledSweep.apply(x, affinity)  # type: ignore[no-untyped-call]
         return result
     return tensor_sweep(x, affinity)
@@ -67,7 +68,7 @@ def _loops() -> tuple[Callable[..., None], Callable[..., None]] | None:
         return None
     compile_loop: Any = numba.njit(fastmath=True)
 
-    @compile_loop  # type: ignore[untyped-decorator]
+    @compile_loop
     def forward(x, a, right, left, out):  # type: ignore[no-untyped-def]
         samples, channels, height, width = x.shape
         for row in range(samples * height):
@@ -84,7 +85,7 @@ def _loops() -> tuple[Callable[..., None], Callable[..., None]] | None:
                     left[n, c, y, i] = carried
                     out[n, c, y, i] = right[n, c, y, i] + carried - x[n, c, y, i]
 
-    @compile_loop  # type: ignore[untyped-decorator]
+    @compile_loop
     def backward(a, right, left, grad, grad_x, grad_a):  # type: ignore[no-untyped-def]
         samples, channels, height, width = right.shape
         for row in range(samples * height):
