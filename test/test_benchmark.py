@@ -297,8 +297,8 @@ def test_command_writes_all_tables_and_a_record(
 ) -> None:
     result = CliRunner().invoke(app, [
         "benchmark", "--preset", "eval-tiny", "--raytraced", str(raytraced), "--real", str(real),
-        "--methods", "closed_form,constant", "--noise", "clean", "--cache", str(tmp_path / "cache"),
-        "--threads", "1", "--out", str(tmp_path)])
+        "--methods", "constant,closed_form", "--noise", "clean", "--cache", str(tmp_path / "cache"),
+        "--threads", "1", "--out", str(tmp_path), "--figures", str(tmp_path / "pictures")])
     assert result.exit_code == 0, result.output
     written = json.loads((tmp_path / "benchmark.json").read_text())
     assert set(written) == {"simulated", "raytraced", "real", "methods", "record"}
@@ -319,6 +319,11 @@ def test_command_writes_all_tables_and_a_record(
     assert written["record"]["seeds"]["sensor noise"] == 0
     assert str(tmp_path) not in json.dumps(written)
     assert "Real captures" in result.output
+    pictures = {path.name for path in (tmp_path / "pictures").iterdir()}
+    assert pictures == {
+        f"{kind}_{name}.png" for kind in ("simulated", "raytraced")
+        for name in ("ideal_split__clean", "soft_split__clean", "reliability")
+    } | {"real_real.png", "real_reliability.png"}
 
 
 def test_command_takes_a_model_as_before_and_refuses_what_it_does_not_know(

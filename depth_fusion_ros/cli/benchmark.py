@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,7 +17,7 @@ from depth_fusion_ros.cli.console import EXIT_UNUSABLE, console, fail, progress_
 
 if TYPE_CHECKING:
     from depth_fusion_ros.evaluation.benchmark import ImageScore
-    from depth_fusion_ros.evaluation.methods import Method
+    from depth_fusion_ros.evaluation.methods import Method, MethodResult
     from depth_fusion_ros.evaluation.samples import Sample
 
 _METRIC = {
@@ -56,6 +56,9 @@ def benchmark_command(
     threads: Annotated[int, typer.Option(help="CPU threads, 0 = all cores.")] = 0,
     out: Annotated[Path, typer.Option(help="Folder for benchmark.json.")] = Path(
         "runs/benchmark"),
+    figures: Annotated[Path | None, typer.Option(
+        help="Folder for pictures of the last method: good, typical and bad cases, reliability.",
+    )] = None,
 ) -> None:
     """Score methods on simulated, ray-traced and real captures, in separate tables."""
     from depth_fusion_ros.evaluation import benchmark as bench
@@ -87,14 +90,16 @@ def benchmark_command(
                 lambda s, n: bench.raytraced_samples(raytraced, s, n, _SEED))
         for key, (title, make) in sources.items():
             report = _Report(title)
+            gallery = _Pictures(figures, opened)
             for one_split in splits:
                 for level in levels:
                     name = f"{one_split} split, {level}"
                     samples = _counted(make(one_split, level), bars, f"{key}: {name}")
-                    report.add(name, bench.score(samples, opened))
+                    report.add(name, bench.score(samples, opened, gallery.watch(name)))
             results[key] = report.finish(bars)
+            gallery.write(key)
         if real is not None:
-            results["real"] = _score_real(real, opened, bars)
+            results["real"] = _score_real(real, opened, bars, _Pictures(figures, opened))
     results["methods"] = {m.name: {"parameters": m.parameters} for m in opened}
     seeds = {"sensor noise": _SEED}
     if preset:
@@ -139,7 +144,27 @@ class _Report:
         return self.results
 
 
-def _score_real(folder: Path, methods: Sequence[Method], bars: Progress) -> dict[str, Any]:
+class _Pictures:
+    """The gallery of the last method, or nothing where no folder for it was given."""
+
+    def __init__(self, folder: Path | None, methods: Sequence[Method]) -> None:
+        from depth_fusion_ros.evaluation.gallery import Gallery
+
+        self._folder, self._gallery = folder, Gallery(methods[-1].name)
+
+    def watch(self, name: str) -> Callable[[Sample, Method, MethodResult], None]:
+        """See `Gallery.watch`; holds no images where nothing will be drawn."""
+        return self._gallery.watch(name) if self._folder else lambda *_: None
+
+    def write(self, kind: str) -> None:
+        """Draw what was watched."""
+        if self._folder:
+            for path in self._gallery.write(self._folder, kind):
+                console.print(f"written: {path}", soft_wrap=True)
+
+
+def _score_real(folder: Path, methods: Sequence[Method], bars: Progress, pictures: _Pictures
+                ) -> dict[str, Any]:
     """Real captures: k and focus from two flats, which are then not scored."""
     from depth_fusion_ros.evaluation import benchmark as bench
 
@@ -155,7 +180,9 @@ def _score_real(folder: Path, methods: Sequence[Method], bars: Progress) -> dict
             bars.console.print(f"{method.name}: k = {lens.disparity_gain_px_m:.3f} px·m in the "
                                f"centre, focus {lens.focus_diopters:.3f} D from the flats")
         samples = (s for s in bench.real_samples(folder, lens) if "flat" not in s.name)
-        scores.update(bench.score(_counted(samples, bars, f"real: {method.name}"), [method]))
+        scores.update(bench.score(_counted(samples, bars, f"real: {method.name}"), [method],
+                                  pictures.watch("real")))
+    pictures.write("real")
     groups = {s.name: s.group for rows in scores.values() for s in rows}
     report.add("real", scores, groups)
     return {**report.finish(bars), "calibration": calibration}
