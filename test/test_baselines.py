@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from depth_fusion_ros.networks.blocks import parameter_count
-from depth_fusion_ros.networks.difuse_net import lens_condition
+from depth_fusion_ros.networks.convention import lens_condition
 from depth_fusion_ros.networks.registry import (
     Network,
     build,

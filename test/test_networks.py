@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from depth_fusion_ros.networks.blocks import parameter_count
+from depth_fusion_ros.networks.convention import lens_condition
 from depth_fusion_ros.networks.difuse_net import (
     DiFuseNet,
     DiFuseNetConfig,
     build,
     difuse_net_config,
     difuse_net_s_config,
-    lens_condition,
 )
 from depth_fusion_ros.networks.evidence import dual_pixel_evidence, shift
 from depth_fusion_ros.networks.parallax_attention import (

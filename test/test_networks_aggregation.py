@@ -12,7 +12,7 @@ from depth_fusion_ros.networks.aggregation import (
     START_LENGTHS,
     EdgeAwareAggregation,
 )
-from depth_fusion_ros.networks.difuse_net import (
+from depth_fusion_ros.networks.convention import (
     NEAREST_H,
     inverse_log_linear,
     lens_condition,

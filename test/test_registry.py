@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from depth_fusion_ros.networks.baselines import DPNetConfig
-from depth_fusion_ros.networks.difuse_net import DiFuseNet, difuse_net_config, lens_condition
+from depth_fusion_ros.networks.convention import lens_condition
+from depth_fusion_ros.networks.difuse_net import DiFuseNet, difuse_net_config
 from depth_fusion_ros.networks.registry import (
     BASES,
     SWITCHES,

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from depth_fusion_ros.networks.difuse_net import DiFuseNetOutput
+from depth_fusion_ros.networks.convention import DiFuseNetOutput
 from depth_fusion_ros.training.affine_losses import (
     affine_errors,
     affine_loss,

@@ -23,7 +23,7 @@ from depth_fusion_ros.estimation.postprocess import (
     label_provenance,
     texture_energy,
 )
-from depth_fusion_ros.networks.difuse_net import CONDITION_CHANNELS, lens_condition
+from depth_fusion_ros.networks.convention import CONDITION_CHANNELS, lens_condition
 from depth_fusion_ros.optics.thin_lens import ThinLens, depth_from_disparity
 
 MIN_SIDE_PX = 32

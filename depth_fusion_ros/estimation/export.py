@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from depth_fusion_ros.estimation.model_card import FileEntry, ModelCard, ModelError, sha256_of
 from depth_fusion_ros.estimation.sigma_calibration import SigmaCalibration
-from depth_fusion_ros.networks.difuse_net import CONDITION_CHANNELS
+from depth_fusion_ros.networks.convention import CONDITION_CHANNELS
 from depth_fusion_ros.networks.registry import Network, build_from_dict
 
 OPSET = 18

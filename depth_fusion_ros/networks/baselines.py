@@ -21,16 +21,10 @@ from torch import Tensor, nn
 
 from depth_fusion_ros.networks.blocks import (
     ConvNormAct,
-    InvertedResidual,
     replace_prelu,
-    stage,
 )
-from depth_fusion_ros.networks.difuse_net import (
-    CONDITION_CHANNELS,
-    DecoderBlock,
-    DiFuseNetConfig,
-    DiFuseNetOutput,
-)
+from depth_fusion_ros.networks.convention import CONDITION_CHANNELS, DepthNetwork, DiFuseNetOutput
+from depth_fusion_ros.networks.difuse_net import DecoderBlock, DiFuseNetConfig, rgb_encoder
 from depth_fusion_ros.networks.heads import (
     OUTPUTS,
     OutputFrame,
@@ -170,7 +164,7 @@ class DeconvolutionBlock(nn.Module):
         return y
 
 
-class DPNet(nn.Module):
+class DPNet(DepthNetwork):
     """U-Net on the stacked views with an output at every scale from 1/16 to 1/1."""
 
     def __init__(self, config: DPNetConfig) -> None:
@@ -201,15 +195,9 @@ class DPNet(nn.Module):
         if not config.learned_slopes:
             replace_prelu(self, PRELU_START)
 
-    def forward(self, left: Tensor, right: Tensor, rgb: Tensor, condition: Tensor
-                ) -> tuple[Tensor, Tensor]:
-        """Disparity (B, 1, H, W) px and its log scale; inputs as in `DiFuseNet`."""
-        output = self.forward_full(left, right, rgb, condition)
-        return output.disparity_px, output.log_sigma
-
     def forward_full(self, left: Tensor, right: Tensor, rgb: Tensor, condition: Tensor
                      ) -> DiFuseNetOutput:
-        """Run the network; arguments as of `DiFuseNet.forward_full`, no offsets in the result."""
+        """See `DepthNetwork.forward_full`; no offsets in the result."""
         config = self.config
         images = torch.cat([left, right, rgb] if config.rgb else [left, right], 1) * 4 - 2
         x = images
@@ -228,7 +216,7 @@ class DPNet(nn.Module):
         return DiFuseNetOutput(*outputs[-1], outputs[:-1], [])
 
 
-class MonocularNet(nn.Module):
+class MonocularNet(DepthNetwork):
     """DiFuse-Net's RGB encoder and decoder; the views are ignored.
 
     The lens condition is the frame of the output and an input of its refinement: a monocular
@@ -246,17 +234,8 @@ class MonocularNet(nn.Module):
                 f"{config.attention.kind!r}: it sees no views to match; pass the configuration "
                 "through monocular_config")
         self.config = config
-        self.stem = ConvNormAct(3, config.stem, 3, 2)
-        stages, widths, channels = [], [], config.stem
-        for index, (outputs, repeats, stride, expansion, kernel) in enumerate(config.encoder):
-            stages.append(stage(channels, outputs, repeats, stride, expansion, kernel,
-                                index < config.fused_stages))
-            channels = outputs
-            widths.append(outputs)
-        self.stages = nn.ModuleList(stages)
-        skips = [widths[t] for t in config.taps]
-        self.context = (InvertedResidual(skips[-1], config.context_channels, 2, 2)
-                        if config.context_channels else None)
+        self.stem, self.stages, self.context = rgb_encoder(config)
+        skips = [config.encoder[t][0] for t in config.taps]
         channels = config.context_channels or skips.pop()
         blocks = []
         for outputs, skip in zip(config.decoder, reversed(skips), strict=True):
@@ -267,15 +246,9 @@ class MonocularNet(nn.Module):
         if not config.learned_slopes:
             replace_prelu(self)
 
-    def forward(self, left: Tensor, right: Tensor, rgb: Tensor, condition: Tensor
-                ) -> tuple[Tensor, Tensor]:
-        """Disparity (B, 1, H, W) px and its log scale; inputs as in `DiFuseNet`."""
-        output = self.forward_full(left, right, rgb, condition)
-        return output.disparity_px, output.log_sigma
-
     def forward_full(self, left: Tensor, right: Tensor, rgb: Tensor, condition: Tensor
                      ) -> DiFuseNetOutput:
-        """Run the network; arguments as of `DiFuseNet.forward_full`, no offsets in the result."""
+        """See `DepthNetwork.forward_full`; no offsets in the result."""
         del left, right
         skips: list[Tensor] = []
         x = self.stem(rgb * 4 - 2)

@@ -9,8 +9,6 @@ an output in pixels of signed disparity. The paper's network is `difuse_net(pape
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -23,6 +21,16 @@ from depth_fusion_ros.networks.blocks import (
     replace_prelu,
     stage,
 )
+from depth_fusion_ros.networks.convention import (
+    CONDITION_CHANNELS,
+    LOG_SIGMA_RANGE,
+    UNKNOWN_FRAME_PX,
+    DepthNetwork,
+    DiFuseNetOutput,
+    inverse_log_linear,
+    log_linear,
+    regression_frame,
+)
 from depth_fusion_ros.networks.difuse_net_config import (
     CONFIGS,
     DiFuseNetConfig,
@@ -33,55 +41,8 @@ from depth_fusion_ros.networks.evidence import channel_count, dual_pixel_evidenc
 from depth_fusion_ros.networks.fusion import ThreeMapFusion
 from depth_fusion_ros.networks.matchers import parallax_matcher
 
-__all__ = ["CONDITION_CHANNELS", "CONFIGS", "DiFuseNet", "DiFuseNetConfig", "DiFuseNetOutput",
-           "build", "difuse_net_config", "difuse_net_s_config", "lens_condition"]
-
-CONDITION_CHANNELS = 4
-LOG_SIGMA_RANGE = (-7.0, 4.0)
-
-
-def lens_condition(kappa: Tensor, gain_px_m: Tensor, focus_diopters: Tensor) -> Tensor:
-    """Lens condition (B, 4) from (B,) κ, k = κ·A in px·m and 1/g.
-
-    Channels: 1 = known, κ over ideal, log k, half the disparity at infinity k/g (px). A row of
-    zeros means the lens is unknown; training drops it at random, so the network runs without.
-    """
-    known = torch.ones_like(kappa)
-    return torch.stack([known, kappa / 0.4244, torch.log(gain_px_m.clamp_min(1e-3)) / 2,
-                        (gain_px_m * focus_diopters).clamp(max=24.0) / 2], -1)
-
-
-NEAREST_H = 0.02
-"""Least inverse depth that the log-linear heads work with: 50 m, dioptres."""
-UNKNOWN_FRAME_PX = (8.0, 4.0)
-"""Origin and scale of log-linear heads without a lens: d = 8 − 4·h covers ±8 px with 0 < h < 4."""
-
-
-def log_linear(x: Tensor) -> Tensor:
-    """h(x) > 0: exp(x) below 0, 1 + x above; smooth at 0.
-
-    Far depth is then regressed in ratios and near depth in dioptres: a linear head must place the
-    last metres before 20 m within hundredths of its range, and their gradients drown the rest.
-    """
-    return torch.where(x < 0, torch.exp(x.clamp(max=0.0)), 1 + x)
-
-
-def inverse_log_linear(h: Tensor) -> Tensor:
-    """x of `log_linear`(x) = h, for h clamped to at least `NEAREST_H`."""
-    h = h.clamp_min(NEAREST_H)
-    return torch.where(h < 1, torch.log(h.clamp(max=1.0)), h - 1)
-
-
-def regression_frame(condition: Tensor) -> tuple[Tensor, Tensor]:
-    """What the heads' numbers mean: d = origin − scale·h, (B, 1, 1, 1) each, px.
-
-    With a known lens origin is the disparity of infinity k/g and scale is k, so h is the
-    inverse depth in dioptres whatever the lens; with an unknown lens (a row of zeros) origin is
-    0, scale 1 px, and h is a negative disparity.
-    """
-    scale = torch.exp(2 * condition[:, 2])[:, None, None, None]
-    origin = (2 * condition[:, 3])[:, None, None, None]
-    return origin, scale
+__all__ = ["CONFIGS", "DiFuseNet", "DiFuseNetConfig", "build", "difuse_net_config",
+           "difuse_net_s_config", "rgb_encoder"]
 
 
 class DecoderBlock(nn.Module):
@@ -101,41 +62,28 @@ class DecoderBlock(nn.Module):
         return y
 
 
-@dataclass(frozen=True)
-class DiFuseNetOutput:
-    """Everything a training step wants.
-
-    Attributes:
-        disparity_px: (B, 1, H, W) signed disparity in px of the input, or the affine inverse
-            depth in 0..1 where `output` is "inverse_depth".
-        log_sigma: (B, 1, H, W) natural logarithm of the Laplace scale of `disparity_px`.
-        intermediate: coarser (disparity, log_sigma) pairs in full-resolution px, coarse first.
-        offsets_px: expected attention offsets at 1/2 and 1/4, in full-resolution px.
-    """
-
-    disparity_px: Tensor
-    log_sigma: Tensor
-    intermediate: list[tuple[Tensor, Tensor]]
-    offsets_px: list[Tensor]
+def rgb_encoder(config: DiFuseNetConfig
+                ) -> tuple[nn.Module, nn.ModuleList, InvertedResidual | None]:
+    """Stem (B, 3, H, W) → 1/2, the stages after it, and the context at half of the last tap."""
+    stem = ConvNormAct(3, config.stem, 3, 2)
+    stages, channels = [], config.stem
+    for index, (outputs, repeats, stride, expansion, kernel) in enumerate(config.encoder):
+        stages.append(stage(channels, outputs, repeats, stride, expansion, kernel,
+                            index < config.fused_stages))
+        channels = outputs
+    context = (InvertedResidual(config.encoder[config.taps[-1]][0], config.context_channels, 2, 2)
+               if config.context_channels else None)
+    return stem, nn.ModuleList(stages), context
 
 
-class DiFuseNet(nn.Module):
+class DiFuseNet(DepthNetwork):
     """See the module docstring; `forward` is for deployment, `forward_full` for training."""
 
     def __init__(self, config: DiFuseNetConfig) -> None:
         super().__init__()
         self.config = config
-        self.stem = ConvNormAct(3, config.stem, 3, 2)
-        stages, widths, channels = [], [], config.stem
-        for index, (outputs, repeats, stride, expansion, kernel) in enumerate(config.encoder):
-            stages.append(stage(channels, outputs, repeats, stride, expansion, kernel,
-                                index < config.fused_stages))
-            channels = outputs
-            widths.append(outputs)
-        self.stages = nn.ModuleList(stages)
-        taps = [widths[t] for t in config.taps]
-        self.context = (InvertedResidual(taps[-1], config.context_channels, 2, 2)
-                        if config.context_channels else None)
+        self.stem, self.stages, self.context = rgb_encoder(config)
+        taps = [config.encoder[t][0] for t in config.taps]
         expansion = config.dual_pixel_expansion
         fused = config.fused_stages > 0
         self.dual_half = InvertedResidual(1, taps[0], 2, (8 if fused else 4) * expansion,
@@ -174,22 +122,9 @@ class DiFuseNet(nn.Module):
             for head in [*self.heads, self.head_half]:
                 head.bias.data[0] = 0.0 if config.log_linear else 1.0  # start at 1 dioptre
 
-    def forward(self, left: Tensor, right: Tensor, rgb: Tensor, condition: Tensor
-                ) -> tuple[Tensor, Tensor]:
-        """Disparity (B, 1, H, W) px and its log scale; inputs as in `forward_full`."""
-        output = self.forward_full(left, right, rgb, condition)
-        return output.disparity_px, output.log_sigma
-
     def forward_full(self, left: Tensor, right: Tensor, rgb: Tensor, condition: Tensor
                      ) -> DiFuseNetOutput:
-        """Run the network.
-
-        Args:
-            left, right: (B, 1, H, W) square root of linear light, 0..1; H and W multiples of
-                `config.stride`; parallax along x (or y, `config.attention.axis`).
-            rgb: (B, 3, H, W) sRGB-encoded, 0..1, registered to the views.
-            condition: (B, 4) from `lens_condition`, zeros = unknown.
-        """
+        """See `DepthNetwork.forward_full`."""
         config = self.config
         votes: Tensor | None = None
         hints: list[Tensor] = []

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from depth_fusion_ros.networks.blocks import ConvNormAct
-from depth_fusion_ros.networks.difuse_net import (
+from depth_fusion_ros.networks.convention import (
     CONDITION_CHANNELS,
     LOG_SIGMA_RANGE,
     DiFuseNetOutput,

@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from depth_fusion_ros.networks.difuse_net import DiFuseNetOutput
+from depth_fusion_ros.networks.convention import DiFuseNetOutput
 
 GRADIENT_WEIGHT = 30.0
 SCALE_WEIGHT = 0.5

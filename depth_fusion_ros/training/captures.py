@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from depth_fusion_ros.networks.difuse_net import CONDITION_CHANNELS, lens_condition
+from depth_fusion_ros.networks.convention import CONDITION_CHANNELS, lens_condition
 from depth_fusion_ros.training.datasets import TrainingBatch
 
 CROP_TRIES = 8

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from depth_fusion_ros.networks.difuse_net import lens_condition
+from depth_fusion_ros.networks.convention import lens_condition
 from depth_fusion_ros.simulation import fast_tracer
 from depth_fusion_ros.simulation.camera import (
     STRIPS,
@@ -58,7 +58,7 @@ class SceneCacheConfig:
     seed: int = 1
     frame_width_px: int = 320
     frame_height_px: int = 240
-    recipe: int = 2
+    recipe: int = 3
 
     @property
     def key(self) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from depth_fusion_ros.networks.difuse_net import DiFuseNetOutput
+from depth_fusion_ros.networks.convention import DiFuseNetOutput
 from depth_fusion_ros.training.affine_losses import affine_errors, affine_loss
 from depth_fusion_ros.training.config import LossSection
 from depth_fusion_ros.training.datasets import TrainingBatch

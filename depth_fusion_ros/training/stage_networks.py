@@ -14,13 +14,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from depth_fusion_ros.networks.blocks import ConvNormAct, InvertedResidual
-from depth_fusion_ros.networks.difuse_net import (
+from depth_fusion_ros.networks.convention import (
     CONDITION_CHANNELS,
     LOG_SIGMA_RANGE,
-    DiFuseNet,
+    DepthNetwork,
     DiFuseNetOutput,
     regression_frame,
 )
+from depth_fusion_ros.networks.difuse_net import DiFuseNet
 
 DECODER_CHANNELS = 48
 CONTEXT_CHANNELS = (64, 96)
@@ -52,23 +53,12 @@ class StageDecoder(nn.Module):
         return maps
 
 
-class _StageNetwork(nn.Module):
+class _StageNetwork(DepthNetwork):
     """What both stages share: raw maps to the output that the losses take."""
 
     def __init__(self, network: DiFuseNet) -> None:
         super().__init__()
         self.config = network.config
-
-    def forward(self, left: Tensor, right: Tensor, rgb: Tensor, condition: Tensor
-                ) -> tuple[Tensor, Tensor]:
-        """As `DiFuseNet.forward`."""
-        output = self.forward_full(left, right, rgb, condition)
-        return output.disparity_px, output.log_sigma
-
-    def forward_full(self, left: Tensor, right: Tensor, rgb: Tensor, condition: Tensor
-                     ) -> DiFuseNetOutput:
-        """As `DiFuseNet.forward_full`."""
-        raise NotImplementedError
 
     def _output(self, maps: list[Tensor], origin: Tensor, scale: Tensor, offsets: list[Tensor]
                 ) -> DiFuseNetOutput:
