@@ -1,0 +1,177 @@
+"""Our fusion of a focus sweep's depth with a monocular prior: align first, then attend.
+
+The published network (`crossdepth.py`) loses to an explicit scale and shift with refinement; its
+authors name why. Here: the prior is normalised and aligned in closed form with weights 1/σ²
+(`alignment.py`); attention runs in windows, in memory linear in the image, four layers deep, with
+learned relative positions; a decoder with skips brings it back to full resolution along the edges
+of the image; and what comes out is a correction of two metric maps, with its own uncertainty.
+
+    D = α·D_m + (1 − α)·D_g + r,    D_g = scale·D_r + shift
+
+α and r are predicted per pixel: measured where focus is sure, the aligned prior where it is blank.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from depth_fusion_ros.networks.alignment import align, inverse_variance, normalise_prior
+from depth_fusion_ros.networks.attention_layers import WindowAttention
+from depth_fusion_ros.networks.blocks import ConvNormAct, HeadConv
+
+LOG_SIGMA_RANGE = (-7.0, 3.0)
+SIGMA_FLOOR_DIOPTERS = 0.01
+
+
+@dataclass(frozen=True)
+class AttentionFusionConfig:
+    """Sizes of the fusion.
+
+    Attributes:
+        channels: of tokens at 1/4; fine: of the features at 1/2 and 1/1. heads, window: of
+            attention, cells at 1/4. blocks: pairs of a plain and a shifted window.
+        align_first: False leaves the prior unaligned (ablation).
+    """
+
+    channels: int = 48
+    fine: tuple[int, int] = (24, 12)
+    heads: int = 4
+    window: int = 8
+    blocks: int = 2
+    align_first: bool = True
+
+    @property
+    def stride(self) -> int:
+        """Height and width must be multiples of it."""
+        return 4
+
+
+@dataclass(frozen=True)
+class FusedDepth:
+    """Result of a fusion, (B, 1, H, W) each.
+
+    Attributes:
+        diopters: inverse depth. log_sigma: natural logarithm of its Laplace scale, dioptres.
+        measured_share: α, 0 = prior alone, 1 = focus alone.
+        aligned: D_g, the prior in dioptres.
+    """
+
+    diopters: Tensor
+    log_sigma: Tensor
+    measured_share: Tensor
+    aligned: Tensor
+
+
+class _Layer(nn.Module):
+    """Both branches attend to themselves, then the prior's branch asks the measured one."""
+
+    def __init__(self, config: AttentionFusionConfig, shifted: bool) -> None:
+        super().__init__()
+        c = config.channels
+        self.norms = nn.ModuleList(nn.GroupNorm(1, c) for _ in range(6))
+        self.of_measured, self.of_prior, self.across = (
+            WindowAttention(c, config.heads, config.window, shifted) for _ in range(3))
+        self.mlps = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(c, 2 * c, 1), nn.GELU(), nn.Conv2d(2 * c, c, 1))
+            for _ in range(2))
+
+    def forward(self, measured: Tensor, prior: Tensor) -> tuple[Tensor, Tensor]:
+        m = self.norms[0](measured)
+        measured = measured + self.of_measured(m, m)
+        p = self.norms[1](prior)
+        prior = prior + self.of_prior(p, p)
+        prior = prior + self.across(self.norms[2](prior), self.norms[3](measured))
+        measured = measured + self.mlps[0](self.norms[4](measured))
+        prior = prior + self.mlps[1](self.norms[5](prior))
+        return measured, prior
+
+
+class AttentionFusion(nn.Module):
+    """See the module docstring."""
+
+    def __init__(self, config: AttentionFusionConfig | None = None) -> None:
+        super().__init__()
+        self.config = config = config or AttentionFusionConfig()
+        half, full = config.fine
+        self.full_features = ConvNormAct(3 + 5, full, 3, activation="prelu")
+        self.half_features = ConvNormAct(full, half, 3, 2, activation="prelu")
+        self.embed_measured = nn.Conv2d(half + 2, config.channels, 3, 2, 1)
+        self.embed_prior = nn.Conv2d(half + 2, config.channels, 3, 2, 1)
+        self.layers = nn.ModuleList(
+            _Layer(config, shifted) for _ in range(config.blocks) for shifted in (False, True))
+        self.up_half = ConvNormAct(2 * config.channels + half, half, 3, activation="prelu")
+        self.up_full = ConvNormAct(half + full, full, 3, activation="prelu")
+        self.heads = nn.ModuleList((HeadConv(2 * config.channels, 3, 1), HeadConv(half, 3, 1),
+                                    HeadConv(full, 3, 3, padding=1)))
+        for head in self.heads:
+            assert isinstance(head, nn.Conv2d) and head.bias is not None
+            nn.init.normal_(head.weight, std=1e-3)
+            nn.init.zeros_(head.bias)
+            head.bias.data[2] = -2.0
+
+    def forward(self, measured: Tensor, sigma: Tensor, prior: Tensor, rgb: Tensor) -> FusedDepth:
+        """Fuse; see `forward_full`."""
+        return self.forward_full(measured, sigma, prior, rgb)[-1]
+
+    def forward_full(self, measured: Tensor, sigma: Tensor, prior: Tensor, rgb: Tensor
+                     ) -> list[FusedDepth]:
+        """Fuse, with the coarser results a training step wants.
+
+        Args:
+            measured: (B, 1, H, W) inverse depth from focus, dioptres, NaN = nothing measured;
+                H and W multiples of 4.
+            sigma: its standard deviation, same shape, dioptres.
+            prior: (B, 1, H, W) relative inverse depth in any unit, larger = nearer.
+            rgb: (B, 3, H, W) sRGB-encoded, 0..1, as sharp as there is (all in focus).
+
+        Returns:
+            results at 1/4, 1/2 and 1/1, all enlarged to (H, W); the last is the answer.
+        """
+        known = torch.isfinite(measured) & torch.isfinite(sigma)
+        sigma = torch.where(known, sigma, torch.full_like(sigma, 2.0)).clamp_min(0.0)
+        prior = normalise_prior(prior)
+        weight = inverse_variance(sigma) * known
+        measured = torch.where(known, measured, torch.zeros_like(measured))
+        if self.config.align_first:
+            scale, shift = align(prior, measured, weight)
+            aligned = scale * prior + shift
+        else:
+            aligned = prior
+        measured = torch.where(known, measured, aligned)
+        confidence = torch.log(sigma + SIGMA_FLOOR_DIOPTERS) / 3
+        gap = (measured - aligned).clamp(-2, 2)
+        start = (confidence < -0.6).float()  # σ below about 0.15 dioptre
+        full = self.full_features(torch.cat(
+            [rgb * 4 - 2, measured / 2 - 1, aligned.clamp(-1, 8) / 2 - 1, gap, confidence, start],
+            1))
+        half = self.half_features(full)
+        small = [F.avg_pool2d(t, 2) for t in (measured / 2 - 1, aligned.clamp(-1, 8) / 2 - 1,
+                                              confidence)]
+        m = self.embed_measured(torch.cat([half, small[0], small[2]], 1))
+        p = self.embed_prior(torch.cat([half, small[1], small[2]], 1))
+        for layer in self.layers:
+            m, p = layer(m, p)
+        x = torch.cat([m, p], 1)
+        raw = [self.heads[0](x)]
+        x = self.up_half(torch.cat([_enlarge(x, 2), half], 1))
+        raw.append(self.heads[1](x))
+        x = self.up_full(torch.cat([_enlarge(x, 2), full], 1))
+        raw.append(self.heads[2](x))
+        results, total = [], torch.zeros((), device=x.device)
+        prejudice = 2 * (2 * start - 1)  # a fresh network believes focus where it is sure
+        for index, head in enumerate(raw):
+            total = total + _enlarge(head, 4 >> index)
+            share = torch.sigmoid(total[:, :1] + prejudice)
+            d = share * measured + (1 - share) * aligned + total[:, 1:2]
+            results.append(FusedDepth(d, total[:, 2:].clamp(*LOG_SIGMA_RANGE), share, aligned))
+        return results
+
+
+def _enlarge(x: Tensor, factor: int) -> Tensor:
+    if factor == 1:
+        return x
+    return F.interpolate(x, scale_factor=float(factor), mode="bilinear", align_corners=False)

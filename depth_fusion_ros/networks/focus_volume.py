@@ -1,0 +1,210 @@
+"""Depth from a focus sweep: a differential focus volume with any number of slices, in dioptres.
+
+A 2-D encoder sees every slice by itself; differences between neighbouring slices say where focus
+is gained or lost; a decoder mixes over space and over slices at 1/16, 1/8, 1/4 and 1/2; a softmax
+over the slices gives the expected inverse depth and its standard deviation. The idea is that of
+DFV (Yang, Huang and Zhou, CVPR 2022), whose layers are ResNet-18 and dense 3-D convolutions,
+19.5 M parameters; here a mixing step is one 1×1 convolution over a slice and its two neighbours,
+and the distances to them in dioptres are inputs, so spacing may be anything.
+
+Closed-form evidence enters with the slices: the logarithm of a ring-difference focus measure
+(after Jeon et al., 2020: a pixel against the mean of a ring around it).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from depth_fusion_ros.networks.blocks import ConvNormAct, HeadConv, InvertedResidual
+from depth_fusion_ros.networks.evidence import box
+
+LUMINANCE = (0.299, 0.587, 0.114)
+MIN_SLICES = 2
+SIGMA_FLOOR_DIOPTERS = 1e-3
+
+
+@dataclass(frozen=True)
+class FocusVolumeConfig:
+    """Sizes of the network.
+
+    Attributes:
+        widths: encoder channels at 1/2, 1/4, 1/8 and 1/16. decoder: channels of the volume at
+            1/16, 1/8, 1/4 and 1/2.
+        differential: False gives the volume no differences between slices (ablation).
+        evidence: False hides the closed-form focus measure.
+    """
+
+    widths: tuple[int, int, int, int] = (12, 20, 32, 48)
+    decoder: tuple[int, int, int, int] = (32, 24, 16, 8)
+    differential: bool = True
+    evidence: bool = True
+
+    @property
+    def stride(self) -> int:
+        """Height and width must be multiples of it."""
+        return 16
+
+
+@dataclass(frozen=True)
+class FocusVolumeOutput:
+    """What the volume says, (B, 1, H, W) dioptres each.
+
+    Attributes:
+        diopters: expected inverse depth, inside the sweep's range. sigma_diopters: standard
+            deviation over the slices (> 0): wide where no slice stands out.
+        intermediate: the same pairs at 1/16, 1/8 and 1/4, in their own resolution.
+        probability: (B, N, H, W) of the slices.
+    """
+
+    diopters: Tensor
+    sigma_diopters: Tensor
+    intermediate: list[tuple[Tensor, Tensor]]
+    probability: Tensor
+
+
+def ring_difference(grey: Tensor) -> Tensor:
+    """Focus measure (N, 1, H, W) ≥ 0 of square-root luminance (N, 1, H, W), 0..1.
+
+    The squared difference between the mean of 3×3 pixels and of the ring around it up to 7×7,
+    averaged over 5×5.
+    """
+    inner, outer = box(grey, 3), box(grey, 7)
+    ring = (49 * outer - 9 * inner) / 40
+    return box((inner - ring) ** 2 + 0.5 * (grey - inner) ** 2, 5)
+
+
+class SliceMix(nn.Module):
+    """3×3 over space in every slice, then 1×1 over a slice and its two neighbours; residual.
+
+    At the ends of the sweep the missing neighbour is the slice itself.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.space = ConvNormAct(channels, channels, 3, activation="prelu")
+        self.slices = ConvNormAct(3 * channels, channels, 1, activation="none")
+
+    def forward(self, x: Tensor, count: int) -> Tensor:
+        """(B·N, C, H, W) with N = `count` slices in a row to the same shape."""
+        y = self.space(x)
+        before, after = neighbours(y, count)
+        mixed: Tensor = self.slices(torch.cat([before, y, after], 1))
+        return F.leaky_relu(x + mixed, 0.1)
+
+
+def neighbours(x: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The slices before and after each of (B·N, C, H, W), themselves at the ends."""
+    v = x.unflatten(0, (-1, count))
+    before = torch.cat([v[:, :1], v[:, :-1]], 1)
+    after = torch.cat([v[:, 1:], v[:, -1:]], 1)
+    return before.flatten(0, 1), after.flatten(0, 1)
+
+
+class FocusVolume(nn.Module):
+    """See the module docstring."""
+
+    def __init__(self, config: FocusVolumeConfig | None = None) -> None:
+        super().__init__()
+        self.config = config = config or FocusVolumeConfig()
+        widths = config.widths
+        self.stem = ConvNormAct(4, widths[0], 3, 2)
+        self.encoder = nn.ModuleList(
+            nn.Sequential(InvertedResidual(a, b, 2, 4, fused=True),
+                          InvertedResidual(b, b, 1, 3, fused=True))
+            for a, b in pairwise(widths))
+        self.enter = nn.ModuleList()
+        self.mix = nn.ModuleList()
+        self.heads = nn.ModuleList()
+        above = 0
+        for width, channels in zip(reversed(widths), config.decoder, strict=True):
+            gathered = width * (3 if config.differential else 1) + 3 + above
+            self.enter.append(ConvNormAct(gathered, channels, 1, activation="prelu"))
+            self.mix.append(nn.ModuleList(SliceMix(channels) for _ in range(
+                1 if channels == config.decoder[-1] else 2)))
+            head = HeadConv(channels, 1, 3, padding=1)
+            nn.init.normal_(head.weight, std=1e-2)
+            self.heads.append(head)
+            above = channels
+
+    def forward(self, stack: Tensor, focus_diopters: Tensor) -> tuple[Tensor, Tensor]:
+        """Expected inverse depth and its σ; arguments as of `forward_full`."""
+        output = self.forward_full(stack, focus_diopters)
+        return output.diopters, output.sigma_diopters
+
+    def forward_full(self, stack: Tensor, focus_diopters: Tensor) -> FocusVolumeOutput:
+        """Run the network.
+
+        Args:
+            stack: (B, N, 3, H, W) sRGB-encoded slices, 0..1, aligned to one another, in rising
+                order of focus; H and W multiples of 16.
+            focus_diopters: (B, N) their focus, rising.
+
+        Raises:
+            ValueError: fewer than two slices, or as many positions as slices are not given.
+        """
+        batch, count = stack.shape[:2]
+        if count < MIN_SLICES or focus_diopters.shape != (batch, count):
+            raise ValueError(f"stack of {count} slices with focus of shape "
+                             f"{tuple(focus_diopters.shape)}: at least {MIN_SLICES} slices and "
+                             "one position for each are needed")
+        slices = stack.flatten(0, 1)
+        weights = torch.tensor(LUMINANCE, device=stack.device, dtype=stack.dtype)
+        grey = (slices * weights[:, None, None]).sum(1, keepdim=True)
+        sharpness = torch.log10(ring_difference(grey) + 1e-6) / 3 + 1
+        if not self.config.evidence:
+            sharpness = torch.zeros_like(sharpness)
+        x = self.stem(torch.cat([slices * 4 - 2, sharpness], 1))
+        features = [x]
+        for block in self.encoder:
+            x = block(x)
+            features.append(x)
+        facts = _positions(focus_diopters)
+        pairs: list[tuple[Tensor, Tensor]] = []
+        cost: Tensor | None = None
+        above: Tensor | None = None
+        probability = grey
+        for feature, enter, mix, head in zip(reversed(features), self.enter, self.mix, self.heads,
+                                             strict=True):
+            gathered = [feature, facts[:, :, None, None].expand(-1, -1, *feature.shape[2:])]
+            if self.config.differential:
+                before, after = neighbours(feature, count)
+                gathered += [feature - before, feature - after]
+            if above is not None:
+                gathered.append(_twice(above))
+            x = enter(torch.cat(gathered, 1))
+            assert isinstance(mix, nn.ModuleList)
+            for layer in mix:
+                x = layer(x, count)
+            above = x
+            own = head(x).unflatten(0, (batch, count)).squeeze(2)
+            cost = own if cost is None else own + _twice(cost)
+            probability = torch.softmax(cost, 1)
+            pairs.append(_moments(probability, focus_diopters))
+        assert cost is not None
+        probability = torch.softmax(_twice(cost), 1)
+        return FocusVolumeOutput(*_moments(probability, focus_diopters), pairs, probability)
+
+
+def _positions(focus: Tensor) -> Tensor:
+    """Facts of each slice (B·N, 3): dioptres, and the distance to either neighbour (0 at ends)."""
+    gap = focus[:, 1:] - focus[:, :-1]
+    zero = torch.zeros_like(focus[:, :1])
+    facts = torch.stack([focus / 2 - 1, torch.cat([zero, gap], 1), torch.cat([gap, zero], 1)], -1)
+    return facts.flatten(0, 1)
+
+
+def _moments(probability: Tensor, focus: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation over slices: (B, N, h, w), (B, N) to (B, 1, h, w) each."""
+    f = focus[:, :, None, None]
+    mean = (probability * f).sum(1, keepdim=True)
+    variance = (probability * (f - mean) ** 2).sum(1, keepdim=True)
+    return mean, torch.sqrt(variance + SIGMA_FLOOR_DIOPTERS**2)
+
+
+def _twice(x: Tensor) -> Tensor:
+    return F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
