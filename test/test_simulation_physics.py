@@ -189,6 +189,17 @@ def test_sensor_noise_has_the_stated_variance_and_clips_at_full_scale() -> None:
     assert float(bright.left.max()) == 1.0
 
 
+def test_a_fixed_pattern_is_shared_by_both_halves_and_by_the_picture() -> None:
+    pattern = aperture_pattern(16, torch.Generator().manual_seed(0))
+    sensor = replace(SensorBatch.ideal(1), fixed_pattern=torch.tensor([0.02]))
+    flat = torch.full((1, STRIPS, 128, 128), 0.4)
+    images = expose(flat, flat[:, :3], pattern, sensor, torch.Generator().manual_seed(3))
+    left, right = images.left.flatten().numpy(), images.right.flatten().numpy()
+    assert left.std() / left.mean() == pytest.approx(0.02, rel=0.05)
+    assert np.corrcoef(left, right)[0, 1] > 0.99
+    assert np.corrcoef(left, images.rgb[0, 1].flatten().numpy())[0, 1] > 0.95
+
+
 def test_srgb_round_trip_and_known_value() -> None:
     linear = torch.linspace(0, 1, 101)
     assert torch.allclose(srgb_decode(srgb_encode(linear)), linear, atol=1e-5)

@@ -16,12 +16,12 @@ from training_scenes import DATA, FOCUS_DIOPTERS, TINY, fill_caches
 from depth_fusion_ros.networks.evidence import dual_pixel_evidence
 from depth_fusion_ros.simulation.camera import STRIPS, AperturePattern, CameraBatch
 from depth_fusion_ros.simulation.scenes import SceneBatch
-from depth_fusion_ros.training import datasets
+from depth_fusion_ros.training import datasets, render_cache
 from depth_fusion_ros.training.checkpoint import CheckpointError
 from depth_fusion_ros.training.config import TrainingConfig
 from depth_fusion_ros.training.curve import Curve
 from depth_fusion_ros.training.datasets import SceneCache, SceneCacheConfig, make_batch
-from depth_fusion_ros.training.losses import laplace_nll, log_depth_error
+from depth_fusion_ros.training.losses import laplace_nll, log_depth_error, relative_depth_error
 from depth_fusion_ros.training.parallel import Prefetcher
 from depth_fusion_ros.training.trainer import Progress, Trainer
 
@@ -75,7 +75,7 @@ def test_rendering_resumes_to_the_same_scenes(
         seen = scene.centre.sum((1, 2)) + camera.blur_gain_px_m + pattern.points.sum()
         return torch.sin(seen)[:, None, None, None, None].expand(-1, STRIPS, 64, 64, 3)
 
-    monkeypatch.setattr(datasets, "ATLAS_TILES", 2)
+    monkeypatch.setattr(render_cache, "ATLAS_TILES", 2)
     monkeypatch.setattr(datasets.fast_tracer, "available", lambda: False)
     monkeypatch.setattr(datasets, "render_strips", traced)
     monkeypatch.setattr(datasets, "render_depth",
@@ -101,6 +101,13 @@ def test_rendering_resumes_to_the_same_scenes(
     for name in ("strips", "depth", "camera"):
         assert (getattr(resumed, name) == getattr(whole, name)).all(), name
     assert len(set(whole.strips[:, 0, 0, 0].tolist())) > 40, "scenes differ"
+
+
+def test_relative_depth_error_is_absrel_up_to_twice_the_depth_and_a_line_beyond() -> None:
+    k_over_z = torch.full((5,), 4.0)
+    error = torch.tensor([-4.0, 0.0, 1.0, 2.0, 4.0])  # Z/2, Z, 4/3 Z, 2 Z, infinity
+    value = relative_depth_error(error, k_over_z)
+    assert torch.allclose(value, torch.tensor([0.5, 0.0, 1 / 3, 1.0, 3.0]), atol=1e-6)
 
 
 def test_log_depth_error_is_the_log_ratio_and_continues_beyond_infinity() -> None:

@@ -42,6 +42,7 @@ from depth_fusion_ros.estimation.model_card import (
 from depth_fusion_ros.evaluation.samples import Sample
 from depth_fusion_ros.evaluation.semi_global import SemiGlobalOptions, semi_global_disparity
 from depth_fusion_ros.networks.registry import build_from_dict
+from depth_fusion_ros.networks.sweep_depth import SweepDepth
 from depth_fusion_ros.optics.thin_lens import depth_from_disparity
 
 MIN_M, MAX_M = 0.15, 20.0
@@ -237,6 +238,9 @@ def _from_weights(name: str, architecture: dict[str, Any], weights: Path, sigma_
         first = " ".join(str(error).strip().splitlines()[:2])
         raise ModelError(f"weights {weights}: do not fit their architecture ({first}); take "
                          "weights and description from the same run") from error
+    if isinstance(network, SweepDepth):
+        raise ModelError(f"weights {weights}: are of a focus-sweep network, which sees no dual "
+                         "pixels; give weights of a dual-pixel network")
     count = sum(p.numel() for p in network.parameters())
     engine = ModuleBackend(network, name, sigma_scale, network.config.stride, threads)
     return EstimatorMethod(name, _estimator(engine), count,

@@ -31,14 +31,16 @@ from depth_fusion_ros.networks.difuse_net import (
     DiFuseNetConfig,
     difuse_net_config,
 )
+from depth_fusion_ros.networks.sweep_depth import SweepDepth, SweepDepthConfig
 
-Config: TypeAlias = DiFuseNetConfig | DPNetConfig
-Network: TypeAlias = DiFuseNet | DPNet | MonocularNet
+Config: TypeAlias = DiFuseNetConfig | DPNetConfig | SweepDepthConfig
+Network: TypeAlias = DiFuseNet | DPNet | MonocularNet | SweepDepth
 
 FAMILIES: dict[str, tuple[Callable[[dict[str, Any]], Config], Callable[[Any], Network]]] = {
     "difuse_net": (DiFuseNetConfig.from_dict, DiFuseNet),
     "dpnet": (DPNetConfig.from_dict, DPNet),
     "monocular": (DiFuseNetConfig.from_dict, MonocularNet),
+    "sweep_depth": (SweepDepthConfig.from_dict, SweepDepth),
 }
 """Family to (configuration from a dict, network from a configuration)."""
 
@@ -62,6 +64,11 @@ SWITCHES: dict[str, dict[str, Any]] = {
     "transpose": {"attention": {"reverse_map": "transpose"}},
     "overlap": {"attention": {"overlap": True}},
     "centered": {"attention": {"center_scores": True}},
+    # What joins focus and prior in the focus-sweep network (`sweep_depth.FUSIONS`).
+    "crossdepth_code": {"fusion": "crossdepth_code"},
+    "crossdepth_paper": {"fusion": "crossdepth_paper"},
+    "hybrid": {"fusion": "hybrid"},
+    "volume_alone": {"fusion": "none"},
     # For comparisons on equal terms.
     "evidence": {"evidence": True},
     "learned_slopes": {"learned_slopes": True},
@@ -91,6 +98,7 @@ def _bases() -> dict[str, tuple[str, Callable[[], Config]]]:
         "dpnet": ("dpnet", dpnet_config),
         "deeper": ("dpnet", deeper_config),
         "deeper_s": ("dpnet", deeper_s_config),
+        "sweep_depth": ("sweep_depth", SweepDepthConfig),
     }
     for name, config in CONFIGS.items():
         def made(change: Callable[[DiFuseNetConfig], DiFuseNetConfig],

@@ -24,8 +24,9 @@ from depth_fusion_ros.simulation.scenes import (
     random_scenes,
 )
 
-ROOM_SHARE = 0.7
+ROOM_SHARE = 0.55
 GLOSSY_SHARE = 0.3
+COARSE_SHARE = 0.25
 SIDE_WALL_SHARE = 0.35
 
 
@@ -45,15 +46,15 @@ def random_rooms(view: SceneView, generator: torch.Generator, atlas: Tensor) -> 
 
     room = uniform() < ROOM_SHARE
     _walls(scene, view, room, uniform(10))
-    _shrink(scene, torch.exp(uniform(PRIMITIVES, low=math.log(0.3), high=0.0)))
+    _shrink(scene, torch.exp(uniform(PRIMITIVES, low=math.log(0.4), high=math.log(1.2))))
     _stand_on_floor(scene, room, uniform(PRIMITIVES, 4))
     # Some pictures are crowded, some are nearly empty.
-    absent = uniform(PRIMITIVES) > uniform(1, low=0.3, high=1.0)
+    absent = uniform(PRIMITIVES) > uniform(1, low=0.5, high=1.1)
     absent[:, :WALLS] = False
     scene.remove(absent)
 
     coarse = torch.exp(uniform(PRIMITIVES, low=math.log(0.3), high=0.0))
-    scene.texels_per_m.mul_(torch.where(uniform(PRIMITIVES) < 0.5, coarse, torch.ones(())))
+    scene.texels_per_m.mul_(torch.where(uniform(PRIMITIVES) < COARSE_SHARE, coarse, torch.ones(())))
     strength = uniform(PRIMITIVES, low=0.1, high=0.7) * (uniform(PRIMITIVES) < GLOSSY_SHARE)
     strength[:, :WALLS] = 0.0
     exponent = torch.exp(uniform(PRIMITIVES, low=math.log(4.0), high=math.log(90.0)))

@@ -18,6 +18,7 @@ from depth_fusion_ros.simulation.camera import AperturePattern
 
 GREY_WEIGHTS = (0.25, 0.5, 0.25)
 """Bayer-like grey: dual-pixel views of phones are green only, of cameras mostly green."""
+FIXED_PATTERN_SHARE = 0.6
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,9 @@ class SensorBatch:
         encoded: bool; the camera stores sRGB-encoded values, which are decoded again after
             quantisation (8-bit camera JPEGs and raw developers).
         black: (B, 2) error of the subtracted black level of left and right, of full scale.
+        fixed_pattern: relative standard deviation, pixel to pixel, of a response that both halves
+            of a pixel share (microlens, colour filter, dust). It stays in place whatever the
+            depth, so on a blank surface it looks like texture at zero disparity.
     """
 
     softness: Tensor
@@ -48,6 +52,7 @@ class SensorBatch:
     levels: Tensor
     encoded: Tensor
     black: Tensor
+    fixed_pattern: Tensor
 
     @staticmethod
     def ideal(batch: int) -> SensorBatch:
@@ -55,7 +60,7 @@ class SensorBatch:
         zero = torch.zeros(batch)
         return SensorBatch(zero, torch.zeros(batch, 2), zero, torch.zeros(batch, 2, 2),
                            torch.ones(batch), zero, zero, torch.full((batch,), 65535.0),
-                           torch.zeros(batch, dtype=torch.bool), torch.zeros(batch, 2))
+                           torch.zeros(batch, dtype=torch.bool), torch.zeros(batch, 2), zero)
 
     @staticmethod
     def random(batch: int, generator: torch.Generator) -> SensorBatch:
@@ -67,12 +72,12 @@ class SensorBatch:
         def log_uniform(low: float, high: float) -> Tensor:
             return torch.exp(uniform(math.log(low), math.log(high)))
 
-        hard = uniform(0, 1) < 0.35
-        softness = torch.where(hard, torch.zeros(batch), log_uniform(0.15, 3.0))
+        hard = uniform(0, 1) < 0.45
+        softness = torch.where(hard, torch.zeros(batch), log_uniform(0.15, 2.0))
         field = (uniform(0, 1) < 0.6) & ~hard
         bias = torch.stack([uniform(-0.6, 0.6), uniform(-0.4, 0.4)], -1) * field[:, None]
-        clean = uniform(0, 1) < 0.15
-        noise_a = torch.where(clean, torch.full((batch,), 1e-6), log_uniform(1e-5, 1.5e-3))
+        clean = uniform(0, 1) < 0.3
+        noise_a = torch.where(clean, torch.full((batch,), 1e-6), log_uniform(3e-6, 2e-3))
         bits = torch.randint(8, 15, (batch,), generator=generator).float()
         return SensorBatch(
             softness=softness,
@@ -85,13 +90,15 @@ class SensorBatch:
             levels=2.0**bits - 1,
             encoded=uniform(0, 1) < 0.3,
             black=uniform(-0.004, 0.004, 2) * (uniform(0, 1) < 0.3)[:, None],
+            fixed_pattern=log_uniform(5e-4, 1.2e-2) * (uniform(0, 1) < FIXED_PATTERN_SHARE),
         )
 
     def to(self, device: torch.device | str) -> SensorBatch:
         """Return the same sensors on another device."""
         return SensorBatch(*(value.to(device) for value in (
             self.softness, self.bias, self.cat_eye, self.shading, self.exposure,
-            self.noise_a, self.noise_b, self.levels, self.encoded, self.black)))
+            self.noise_a, self.noise_b, self.levels, self.encoded, self.black,
+            self.fixed_pattern)))
 
 
 @dataclass(frozen=True)
@@ -142,6 +149,9 @@ def expose(grey_strips: Tensor, full_rgb: Tensor, pattern: AperturePattern, sens
     height, width = grey_strips.shape[-2:]
     w_left, w_right, kappa = split_weights(sensor, pattern, width)
     exposure = sensor.exposure[:, None, None, None]
+    if noise is not None and bool((sensor.fixed_pattern > 0).any()):
+        exposure = exposure * (1 + sensor.fixed_pattern[:, None, None, None] * torch.randn(
+            len(exposure), 1, height, width, generator=noise, device=grey_strips.device))
     x = torch.linspace(-1, 1, width, device=grey_strips.device)
     views = []
     for index, weights in enumerate((w_left, w_right)):

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 TILE_PX = 256
-PLAIN_SHARE = 0.15
+PLAIN_SHARE = 0.1
+GRAIN_SHARE = 0.6
 
 
 def make_atlas(tiles: int, generator: torch.Generator) -> Tensor:
@@ -34,7 +35,9 @@ def make_atlas(tiles: int, generator: torch.Generator) -> Tensor:
         else:
             maker = makers[int(torch.randint(len(makers), (1,), generator=generator))]
             pattern = maker(generator)
-            contrast = math.exp(_uniform(generator, math.log(0.2), 0.0))
+            contrast = math.exp(_uniform(generator, math.log(0.35), 0.0))
+        if _uniform(generator) < GRAIN_SHARE:
+            pattern = _with_grain(pattern, generator)
         out[index] = _colourise(pattern, contrast, generator)
     return out.clamp_(0.01, 1.0)
 
@@ -59,6 +62,13 @@ def _colourise(pattern: Tensor, contrast: float, generator: torch.Generator) -> 
     if _uniform(generator) < 0.25:  # strongly coloured pairs, nearly equal luminance included
         low, high = torch.rand(2, 3, generator=generator) * 0.8 + 0.05
     return low + pattern[..., None] * (high - low)
+
+
+def _with_grain(pattern: Tensor, generator: torch.Generator) -> Tensor:
+    """Fine grain over any pattern: plaster, weave, sand. Real surfaces are seldom blank."""
+    grain = torch.randn(TILE_PX, TILE_PX, generator=generator)
+    strength = math.exp(_uniform(generator, math.log(0.02), math.log(0.2)))
+    return (pattern + strength * grain).clamp(0.0, 1.0)
 
 
 def _frequencies() -> tuple[Tensor, Tensor]:

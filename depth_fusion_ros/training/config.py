@@ -4,138 +4,32 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 from typing_extensions import Self
 
 from depth_fusion_ros.networks.registry import configuration
+from depth_fusion_ros.networks.sweep_depth import PARTS
+from depth_fusion_ros.training.config_sections import (
+    LAST_STAGES,
+    RELATIVE_KINDS,
+    RELATIVE_STAGES,
+    ConfigError,
+    DataSection,
+    HardwareSection,
+    LossSection,
+    StageSection,
+    StrictModel,
+    ValidationSection,
+)
 
-RELATIVE_KINDS = ("google_dual_pixel", "dcdp")
-"""Data without a known lens: inverse depth up to scale and shift, for the affine loss only."""
+__all__ = ["ConfigError", "DataSection", "HardwareSection", "LossSection", "StageSection",
+           "TrainingConfig", "ValidationSection", "check_network", "load_config", "save_config",
+           "stage_config", "with_hardware"]
 
-
-class ConfigError(ValueError):
-    """A training configuration that cannot be used; the text lists every wrong field."""
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class DataSection(_Strict):
-    """One source of training samples: rendered scenes or a folder of captures.
-
-    Attributes:
-        kind: "simulated" (see `SceneCacheConfig`), "folder" (docs/training_data.md),
-            "google_dual_pixel" or "dcdp".
-        weight: a step takes its whole batch from one source, drawn in proportion to this.
-        width_px, height_px: size of the crops.
-        scenes, aperture_samples, seed: of simulated data only.
-        path: folder of captures, for the other kinds. held_out_share: share of its captures that
-            is kept for the curve and never trained on. parallax_axis, swap_views: how the views
-            are shifted ("folder" says it in its lens.yaml). min_confidence: pixels below have no
-            truth (Google).
-    """
-
-    kind: Literal["simulated", "folder", "google_dual_pixel", "dcdp"] = "simulated"
-    weight: Annotated[float, Field(gt=0)] = 1.0
-    width_px: Annotated[int, Field(ge=64, multiple_of=32)] = 128
-    height_px: Annotated[int, Field(ge=64, multiple_of=32)] = 96
-    scenes: Annotated[int, Field(ge=16, multiple_of=16)] = 5120
-    aperture_samples: Annotated[int, Field(ge=16, le=1024)] = 40
-    seed: int = 1
-    path: str = ""
-    held_out_share: Annotated[float, Field(ge=0, lt=1)] = 0.05
-    parallax_axis: Literal["x", "y"] = "y"
-    swap_views: bool = False
-    min_confidence: Annotated[float, Field(ge=0, le=1)] = 0.5
-
-    @model_validator(mode="after")
-    def _fields_fit_kind(self) -> Self:
-        captures = {"path", "held_out_share"}
-        views = {"parallax_axis", "swap_views"}
-        allowed = {"simulated": {"scenes", "aperture_samples", "seed"}, "folder": captures,
-                   "google_dual_pixel": captures | views | {"min_confidence"},
-                   "dcdp": captures | views}
-        foreign = set().union(*allowed.values()) - allowed[self.kind]
-        wrong = sorted(foreign & self.model_fields_set)
-        # A dumped configuration names every field; what keeps its default says nothing.
-        wrong = [n for n in wrong if getattr(self, n) != type(self).model_fields[n].default]
-        if wrong:
-            raise ValueError(f"{', '.join(wrong)}: not for kind = {self.kind!r}, which has "
-                             f"{sorted(allowed[self.kind])}; remove it or change the kind")
-        if self.kind != "simulated" and not self.path:
-            raise ValueError(f"path is missing: kind = {self.kind!r} reads a folder of captures")
-        return self
-
-
-class LossSection(_Strict):
-    """What is minimised.
-
-    Attributes:
-        kind: "metric": disparity in px with heteroscedastic likelihood (`losses.LossWeights`);
-            "affine": the paper's scale-and-shift-invariant inverse depth (`affine_losses`),
-            which leaves sigma untrained.
-        likelihood, log_depth, offset: weights of "metric". gradient: likewise.
-        alignment: of "affine", how scale and shift are removed.
-        affine_gradient: of "affine", the paper's 30.
-    """
-
-    kind: Literal["metric", "affine"] = "metric"
-    likelihood: Annotated[float, Field(ge=0)] = 0.5
-    log_depth: Annotated[float, Field(ge=0)] = 1.0
-    gradient: Annotated[float, Field(ge=0)] = 0.5
-    offset: Annotated[float, Field(ge=0)] = 0.05
-    alignment: Literal["median", "least_squares"] = "median"
-    affine_gradient: Annotated[float, Field(ge=0)] = 30.0
-
-
-class ValidationSection(_Strict):
-    """Held-out samples for the curve; captures come from `data.held_out_share` instead."""
-
-    scenes: Annotated[int, Field(ge=16, multiple_of=16)] = 128
-    seed: int = 900001
-    every_steps: Annotated[int, Field(ge=1)] = 250
-
-
-class HardwareSection(_Strict):
-    """Where a run runs; only `precision` changes its result beyond rounding.
-
-    Attributes:
-        accelerator, devices, num_nodes, precision: as Lightning Fabric has them.
-        prefetch: batches made ahead in a thread; the batches are the same with any number.
-    """
-
-    accelerator: Literal["auto", "cpu", "cuda"] = "auto"
-    devices: Annotated[int, Field(ge=1)] = 1
-    num_nodes: Annotated[int, Field(ge=1)] = 1
-    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
-    prefetch: Annotated[int, Field(ge=0, le=16)] = 0
-
-    @model_validator(mode="after")
-    def _half_needs_gpu(self) -> Self:
-        if self.precision == "16-mixed" and self.accelerator == "cpu":
-            raise ValueError("precision = '16-mixed' with accelerator = 'cpu': CPUs have no "
-                             "float16 training; use 'bf16-mixed' or '32-true'")
-        return self
-
-
-class StageSection(_Strict):
-    """One stage of cross-modal transfer learning (`stages.py`); what is None is inherited."""
-
-    name: Literal["dual_pixel", "rgb", "whole"]
-    steps: Annotated[int, Field(ge=1)]
-    batch: Annotated[int, Field(ge=1, le=1024)] | None = None
-    learning_rate: Annotated[float, Field(gt=0, le=0.1)] | None = None
-    warmup_steps: Annotated[int, Field(ge=0)] | None = None
-    data: DataSection | None = None
-    more_data: tuple[DataSection, ...] | None = None
-    loss: LossSection | None = None
-
-
-class TrainingConfig(_Strict):
+class TrainingConfig(StrictModel):
     """Everything that decides the result of a training run, and where it runs.
 
     Attributes:
@@ -145,7 +39,10 @@ class TrainingConfig(_Strict):
         batch: samples of one step over all processes, drawn in `parts` equal parts, each with
             its own batch normalisation; gradients are averaged over them. 0 = one part for each
             process. A run repeats on another number of processes if `parts` is the same.
-        stages: of cross-modal transfer learning; () = train the whole network at once.
+        stages: of cross-modal transfer learning, or parts of a focus-sweep network; () = train
+            the whole network at once.
+        start_from: weights (safetensors) that a focus-sweep network begins from, in the parts that
+            it has in common with them; "" = fresh.
     """
 
     network: str = "difuse_net_s"
@@ -168,6 +65,7 @@ class TrainingConfig(_Strict):
     threads: Annotated[int, Field(ge=0, le=256)] = 0
     hardware: HardwareSection = HardwareSection()
     stages: tuple[StageSection, ...] = ()
+    start_from: str = ""
 
     @model_validator(mode="after")
     def _parts_fit_together(self) -> Self:
@@ -184,8 +82,9 @@ class TrainingConfig(_Strict):
                         f"data kind = {source.kind!r} with loss kind = 'metric': its lens is not "
                         "known, so there is no disparity in px; use loss: {kind: affine}")
         names = [stage.name for stage in self.stages]
-        if names and (names[-1] != "whole" or len(set(names)) != len(names)):
-            raise ValueError(f"stages = {names}: each name once, and 'whole' comes last")
+        if names and (names[-1] not in LAST_STAGES or len(set(names)) != len(names)):
+            raise ValueError(f"stages = {names}: each name once, and 'whole' comes last ("
+                             "'fusion' of a focus-sweep network)")
         for stage in self.stages:
             stage_config(self, stage)
         return self
@@ -202,7 +101,7 @@ def stage_config(config: TrainingConfig, stage: StageSection) -> TrainingConfig:
     """
     values = {**config.model_dump(), **stage.model_dump(exclude_none=True), "stages": ()}
     del values["name"]
-    if stage.name == "rgb" and stage.loss is None:
+    if stage.name in RELATIVE_STAGES and stage.loss is None:
         values["loss"]["kind"] = "affine"
     try:
         merged = TrainingConfig(**values)
@@ -224,9 +123,16 @@ def check_network(config: TrainingConfig) -> None:
         family, architecture = configuration(config.network)
     except ValueError as error:
         raise ConfigError(f"  network = {config.network!r}: {error}") from error
-    if config.stages and family != "difuse_net":
-        raise ConfigError(f"  stages with network = {config.network!r}: only DiFuse-Nets have the "
-                          "two encoders to transfer; remove stages")
+    parts = {"sweep_depth": PARTS, "difuse_net": ("dual_pixel", "rgb", "whole")}.get(family, ())
+    foreign = [stage.name for stage in config.stages if stage.name not in parts]
+    if foreign:
+        raise ConfigError(f"  stages {foreign} with network = {config.network!r}: it has "
+                          f"{list(parts)}; remove the others")
+    sweeps = {data.kind == "simulated_sweep" for data in (config.data, *config.more_data)}
+    if sweeps != {family == "sweep_depth"}:
+        raise ConfigError(f"  data kind = {config.data.kind!r} with network = {config.network!r}: "
+                          "a focus-sweep network learns from 'simulated_sweep', every other from "
+                          "other data; change one of them")
     for data in (config.data, *config.more_data):
         if data.width_px % architecture.stride or data.height_px % architecture.stride:
             raise ConfigError(

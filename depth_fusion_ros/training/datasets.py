@@ -6,13 +6,9 @@ shading, noise, exposure, bits) and the flips are drawn afresh for each batch.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -30,13 +26,10 @@ from depth_fusion_ros.simulation.camera import (
 from depth_fusion_ros.simulation.rooms import random_rooms
 from depth_fusion_ros.simulation.scenes import SceneView
 from depth_fusion_ros.simulation.sensor import SensorBatch, expose, to_grey
-from depth_fusion_ros.simulation.textures import make_atlas
+from depth_fusion_ros.training.render_cache import CHUNK, RenderCache, cache_key
 
-CHUNK = 16
 CAMERA_FACTS = ("blur_gain_px_m", "focus_diopters", "focal_length_px")
 MAX_BLUR_PX = 24.0
-ATLAS_SCENES = 512
-ATLAS_TILES = 64
 VALID_MIN_M, VALID_MAX_M, VALID_BLUR_PX = 0.12, 25.0, 40.0
 
 
@@ -63,8 +56,7 @@ class SceneCacheConfig:
     @property
     def key(self) -> str:
         """Name of the cache folder."""
-        text = json.dumps(asdict(self), sort_keys=True)
-        return f"scenes-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+        return cache_key("scenes", self)
 
 
 def random_lenses(config: SceneCacheConfig, batch: int, generator: torch.Generator
@@ -99,71 +91,40 @@ def random_lenses(config: SceneCacheConfig, batch: int, generator: torch.Generat
     return camera, SceneView(fx, near, far, centre, int(frame[0]), int(frame[1]))
 
 
-class SceneCache:
-    """Memory-mapped cache of rendered scenes; rendering resumes where it stopped."""
+class SceneCache(RenderCache):
+    """Cache of dual-pixel scenes: radiance per aperture strip, RGB, truth and camera.
+
+    On a CPU with numba the compiled tracer renders (`simulation/fast_tracer.py`), elsewhere the
+    tensor version; they agree to rounding.
+    """
 
     def __init__(self, config: SceneCacheConfig, root: Path) -> None:
-        if config.scenes % CHUNK:
-            raise ValueError(f"scenes = {config.scenes}: must be a multiple of {CHUNK}")
+        super().__init__(root / config.key, config.scenes, config.seed)
         self.config = config
-        self.folder = root / config.key
-        self.folder.mkdir(parents=True, exist_ok=True)
         n, h, w = config.scenes, config.height_px, config.width_px
         self.strips = self._array("strips", (n, STRIPS, h, w), np.float16)
         self.full = self._array("full", (n, 3, h, w), np.float16)
         self.depth = self._array("depth", (n, h, w), np.float32)
         self.camera = self._array("camera", (n, len(CAMERA_FACTS)), np.float32)
-        self._done_file = self.folder / "done.txt"
         self.pattern = aperture_pattern(config.aperture_samples,
                                         torch.Generator().manual_seed(config.seed))
 
-    def _array(self, name: str, shape: tuple[int, ...], dtype: type) -> Any:
-        path = self.folder / f"{name}.npy"
-        if path.exists():
-            return np.lib.format.open_memmap(path, mode="r+")
-        return np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
-
-    @property
-    def rendered(self) -> int:
-        """Scenes rendered so far."""
-        return int(self._done_file.read_text()) if self._done_file.exists() else 0
-
-    def render(self, device: str = "cpu", progress: Callable[[int], None] = lambda n: None
-               ) -> None:
-        """Render what is missing; chunk i depends on the seed and i alone.
-
-        On a CPU with numba the compiled tracer does it (`simulation/fast_tracer.py`), elsewhere
-        the tensor version; they agree to rounding.
-        """
+    def _render_chunk(self, part: slice, generator: torch.Generator, atlas: Tensor, device: str
+                      ) -> None:
+        camera, view = random_lenses(self.config, CHUNK, generator)
+        scene = random_rooms(view, generator, atlas).to(device)
+        pattern = aperture_pattern(self.config.aperture_samples, generator)
+        camera = camera.to(device)
         compiled = device == "cpu" and fast_tracer.available()
-        atlas = torch.empty(0)
-        for start in range(self.rendered, self.config.scenes, CHUNK):
-            if not len(atlas) or start % ATLAS_SCENES == 0:
-                atlas = self._atlas(start // ATLAS_SCENES)
-            generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + start)
-            camera, view = random_lenses(self.config, CHUNK, generator)
-            scene = random_rooms(view, generator, atlas).to(device)
-            pattern = aperture_pattern(self.config.aperture_samples, generator)
-            camera = camera.to(device)
-            with torch.inference_mode():
-                strips = (fast_tracer.render_strips_on_cpu(scene, camera, pattern) if compiled
-                          else render_strips(scene, camera, pattern))
-                full = (strips * pattern.area.to(device)[None, :, None, None, None]).sum(1)
-                depth = render_depth(scene, camera)
-            part = slice(start, start + CHUNK)
-            self.strips[part] = to_grey(strips).half().cpu().numpy()
-            self.full[part] = full.permute(0, 3, 1, 2).half().cpu().numpy()
-            self.depth[part] = depth.cpu().numpy()
-            self.camera[part] = torch.stack(
-                [camera.blur_gain_px_m, camera.focus_diopters, camera.focal_length_px], -1
-            ).cpu().numpy()
-            self._done_file.write_text(str(start + CHUNK))
-            progress(start + CHUNK)
-
-    def _atlas(self, index: int) -> Tensor:
-        """Textures of the `ATLAS_SCENES` scenes from there on: they cost more than the scenes."""
-        seed = self.config.seed * 7_000_003 + index
-        return make_atlas(ATLAS_TILES, torch.Generator().manual_seed(seed))
+        strips = (fast_tracer.render_strips_on_cpu(scene, camera, pattern) if compiled
+                  else render_strips(scene, camera, pattern))
+        full = (strips * pattern.area.to(device)[None, :, None, None, None]).sum(1)
+        self.strips[part] = to_grey(strips).half().cpu().numpy()
+        self.full[part] = full.permute(0, 3, 1, 2).half().cpu().numpy()
+        self.depth[part] = render_depth(scene, camera).cpu().numpy()
+        self.camera[part] = torch.stack(
+            [camera.blur_gain_px_m, camera.focus_diopters, camera.focal_length_px], -1
+        ).cpu().numpy()
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from depth_fusion_ros.networks.difuse_net import DiFuseNetOutput
+from depth_fusion_ros.networks.convention import DiFuseNetOutput
 
 SCALE_WEIGHTS = (0.1, 0.1, 0.1, 0.15, 0.25, 0.4, 0.4)
 """Deep supervision from coarse to half resolution (regressed and voted); the full-resolution
@@ -21,6 +21,7 @@ class LossWeights:
 
     likelihood: float = 0.5
     log_depth: float = 1.0
+    relative: float = 0.0
     gradient: float = 0.5
     offset: float = 0.05
 
@@ -44,6 +45,19 @@ def log_depth_error(error_px: Tensor, pixels_per_log: Tensor) -> Tensor:
     r = error_px / pixels_per_log.clamp_min(1e-3)
     inside = -torch.log1p(-r.clamp(max=0.8))
     return torch.where(r < 0.8, inside.abs(), inside + (r - 0.8) * 5).clamp(max=8.0)
+
+
+def relative_depth_error(error_px: Tensor, pixels_per_log: Tensor) -> Tensor:
+    """|Ẑ − Z|/Z from a disparity error: what AbsRel means, so unsure pixels lean to the near side.
+
+    Ẑ/Z − 1 = r/(1 − r) with r = e·Z/k, continued linearly from r = 0.5 (twice too far).
+
+    Args:
+        error_px, pixels_per_log: as in `log_depth_error`.
+    """
+    r = error_px / pixels_per_log.clamp_min(1e-3)
+    inside = r.clamp(max=0.5)
+    return ((inside / (1 - inside)).abs() + 4 * (r - 0.5).clamp_min(0.0)).clamp(max=8.0)
 
 
 def _gradients(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -87,13 +101,15 @@ def disparity_loss(output: DiFuseNetOutput, disparity_px: Tensor, pixels_per_log
         error = estimate.float() - truth
         likelihood = _mean(laplace_nll(error, log_scale.float()), weight_map)
         log_depth = _mean(log_depth_error(error, cost), weight_map)
+        costly = (weights.relative * _mean(relative_depth_error(error, cost), weight_map)
+                  if weights.relative else 0.0)
         # Gradients of the relative error: a step of 1 % of depth weighs the same on every lens.
         relative = (error / cost.clamp_min(1e-3)).clamp(-1.5, 1.5)
         if weight_map is not None:
             relative = relative * weight_map
         gradient = torch.stack([g.abs().mean() for g in _gradients(relative)]).mean()
         total = total + weight * (weights.likelihood * likelihood + weights.log_depth * log_depth
-                                  + weights.gradient * gradient)
+                                  + costly + weights.gradient * gradient)
         parts = {"likelihood": float(likelihood.detach()), "log_depth": float(log_depth.detach()),
                  "gradient": float(gradient.detach()),
                  "mae_px": float(_mean(error.detach().abs(), weight_map))}

@@ -23,7 +23,7 @@ class SealedBatch:
     labels and images too; only what the network computes shall be coarse.
     """
 
-    def __init__(self, batch: TrainingBatch) -> None:
+    def __init__(self, batch: Any) -> None:
         self.batch = batch
 
 

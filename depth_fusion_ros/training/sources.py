@@ -5,15 +5,16 @@ A batch depends on its seed alone, so a run repeats whatever was drawn before, i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import torch
 from lightning_fabric import Fabric
 
 from depth_fusion_ros.training.captures import CaptureFolder, capture_batch, split_names
-from depth_fusion_ros.training.config import DataSection, TrainingConfig
+from depth_fusion_ros.training.config import DataSection, TrainingConfig, ValidationSection
 from depth_fusion_ros.training.datasets import (
     SceneCache,
     SceneCacheConfig,
@@ -23,10 +24,17 @@ from depth_fusion_ros.training.datasets import (
 from depth_fusion_ros.training.dcdp import DcdpFolder
 from depth_fusion_ros.training.folders import PlainFolder
 from depth_fusion_ros.training.google_dual_pixel import GoogleDualPixelFolder
+from depth_fusion_ros.training.rendered_source import RenderedSource, Report
+from depth_fusion_ros.training.sweep_data import (
+    SweepBatch,
+    SweepCache,
+    SweepCacheConfig,
+    make_sweep_batch,
+)
 
 HELD_OUT_BATCH = 16
-Report = Callable[[int, int, str], None]
-"""(done, total, text) for whoever shows progress."""
+HELD_OUT_SLICES = 5
+Batch: TypeAlias = TrainingBatch | SweepBatch
 
 
 class BatchSource(Protocol):
@@ -36,55 +44,65 @@ class BatchSource(Protocol):
         """Make ready what is drawn from; called once by every process of a run."""
         ...
 
-    def batch(self, count: int, seed: int, unknown_lens_share: float) -> TrainingBatch:
+    def batch(self, count: int, seed: int, unknown_lens_share: float) -> Batch:
         """`count` training samples, drawn, cropped and exposed by the seed alone."""
         ...
 
-    def held_out(self) -> Iterator[TrainingBatch]:
+    def held_out(self) -> Iterator[Batch]:
         """The held-out samples, the same at every call, with known lenses known."""
         ...
 
 
-class SimulatedSource:
+class SimulatedSource(RenderedSource[SceneCache]):
     """Rendered scenes (`datasets.SceneCache`), exposed anew for every batch."""
 
     def __init__(self, data: DataSection, held_out: SceneCacheConfig, cache_root: Path,
                  device: str) -> None:
-        self.configs = (held_out, scene_cache_config(data))
-        self._cache_root, self._device = cache_root, device
-        self._caches: list[SceneCache] = []
-
-    def prepare(self, fabric: Fabric, report: Report = lambda done, total, text: None) -> None:
-        """Render the scenes that are missing; resumes.
-
-        One process renders; where another machine does not see its folder, one process there
-        renders as well.
-        """
-        for turn in (fabric.global_rank == 0, fabric.local_rank == 0, True):
-            if turn and not self._caches:
-                caches = [SceneCache(config, self._cache_root) for config in self.configs]
-                for cache in caches:
-                    total = cache.config.scenes
-                    cache.render(self._device, lambda done, total=total: report(  # type: ignore[misc]
-                        done, total, "rendering scenes"))
-                self._caches = caches
-            fabric.barrier()
+        super().__init__(lambda: (SceneCache(held_out, cache_root),
+                                  SceneCache(scene_cache_config(data), cache_root)), device)
 
     def batch(self, count: int, seed: int, unknown_lens_share: float) -> TrainingBatch:
         """`count` scenes, no scene twice while there are enough, on random sensors."""
         generator = torch.Generator().manual_seed(seed)
-        cache = self._caches[1]
+        cache = self._training_cache
         indices = torch.randperm(cache.config.scenes, generator=generator)[:count]
         return make_batch(cache, indices.sort().values, generator, device=self._device,
                           unknown_lens_share=unknown_lens_share)
 
     def held_out(self) -> Iterator[TrainingBatch]:
         """Every held-out scene once."""
-        cache = self._caches[0]
+        cache = self._held_out_cache
         for start in range(0, cache.config.scenes, HELD_OUT_BATCH):
             generator = torch.Generator().manual_seed(start)
             yield make_batch(cache, torch.arange(start, start + HELD_OUT_BATCH), generator,
                              device=self._device, unknown_lens_share=0.0)
+
+
+class SweepSource(RenderedSource[SweepCache]):
+    """Rendered focus sweeps (`sweep_data.SweepCache`), exposed anew for every batch."""
+
+    def __init__(self, data: DataSection, validation: ValidationSection, cache_root: Path,
+                 device: str) -> None:
+        training = SweepCacheConfig(data.scenes, data.width_px, data.height_px, data.slices,
+                                    data.aperture_samples, data.seed)
+        held_out = replace(training, scenes=validation.scenes, seed=validation.seed)
+        super().__init__(lambda: (SweepCache(held_out, cache_root),
+                                  SweepCache(training, cache_root)), device)
+
+    def batch(self, count: int, seed: int, unknown_lens_share: float) -> SweepBatch:
+        """`count` scenes with as many slices as the seed draws; there is no lens to hide."""
+        generator = torch.Generator().manual_seed(seed)
+        cache = self._training_cache
+        indices = torch.randperm(cache.config.scenes, generator=generator)[:count]
+        return make_sweep_batch(cache, indices.sort().values, generator, device=self._device)
+
+    def held_out(self) -> Iterator[SweepBatch]:
+        """Every held-out scene once, with five slices."""
+        cache = self._held_out_cache
+        for start in range(0, cache.config.scenes, HELD_OUT_BATCH):
+            generator = torch.Generator().manual_seed(start)
+            yield make_sweep_batch(cache, torch.arange(start, start + HELD_OUT_BATCH), generator,
+                                   device=self._device, slices=HELD_OUT_SLICES)
 
 
 class CaptureSource:
@@ -137,7 +155,7 @@ class MixedSource:
         for source in self.sources:
             source.prepare(fabric, report)
 
-    def batch(self, count: int, seed: int, unknown_lens_share: float) -> TrainingBatch:
+    def batch(self, count: int, seed: int, unknown_lens_share: float) -> Batch:
         """A batch of the source that the seed draws."""
         index = 0
         if len(self.sources) > 1:
@@ -145,7 +163,7 @@ class MixedSource:
             index = int(torch.multinomial(self._weights, 1, generator=generator))
         return self.sources[index].batch(count, seed, unknown_lens_share)
 
-    def held_out(self) -> Iterator[TrainingBatch]:
+    def held_out(self) -> Iterator[Batch]:
         """Of the first source: what the curve is measured on."""
         return self.sources[0].held_out()
 
@@ -173,6 +191,8 @@ def make_source(config: TrainingConfig, cache_root: Path, device: str, *, need_v
             held_out = SceneCacheConfig(config.validation.scenes, data.width_px, data.height_px,
                                         data.aperture_samples, config.validation.seed)
             return SimulatedSource(data, held_out, cache_root, device)
+        if data.kind == "simulated_sweep":
+            return SweepSource(data, config.validation, cache_root, device)
         root = Path(data.path)
         folder: CaptureFolder
         if data.kind == "folder":

@@ -8,6 +8,9 @@
 
 Source: DiFuse-Net, IROS 2025, whose RGB encoder also begins from ImageNet; ours does not. A
 configuration lists the stages it wants, so each can be left out and its effect measured.
+
+A focus-sweep network is trained in parts as well: volume, prior, then the fusion on both, frozen;
+each begins from the weights of the part before.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ from torch import Tensor, nn
 
 from depth_fusion_ros.networks.difuse_net import DiFuseNet
 from depth_fusion_ros.networks.registry import build
+from depth_fusion_ros.networks.sweep_depth import PARTS
 from depth_fusion_ros.training.config import (
     StageSection,
     TrainingConfig,
@@ -49,7 +53,7 @@ def prepare_folder(config: TrainingConfig, out: Path, fabric: Fabric, *, restart
     if fabric.is_global_zero:
         out.mkdir(parents=True, exist_ok=True)
         if restart:
-            for folder in (out, *(out / name for name in STAGE_NETWORKS)):
+            for folder in (out, *(out / name for name in (*STAGE_NETWORKS, *PARTS))):
                 (folder / "checkpoint.pt").unlink(missing_ok=True)
                 (folder / "curve.csv").unlink(missing_ok=True)
         save_config(config, out / "config.yaml")
@@ -65,6 +69,8 @@ def stage_trainer(config: TrainingConfig, index: int | None, out: Path, cache_ro
     """
     if index is None:
         return Trainer(config, out, cache_root, fabric=fabric, progress=progress)
+    if config.stages[index].name in PARTS:
+        return _part_trainer(config, index, out, cache_root, fabric, progress)
     stage = config.stages[index]
     network = fresh_network(config)
     settings = stage_config(config, stage)
@@ -75,6 +81,36 @@ def stage_trainer(config: TrainingConfig, index: int | None, out: Path, cache_ro
     for earlier in config.stages[:index]:
         transfer(network, earlier.name, load_file(weights_of(earlier, out)))
     return Trainer(settings, out, cache_root, fabric=fabric, network=network, progress=progress)
+
+
+def _part_trainer(config: TrainingConfig, index: int, out: Path, cache_root: Path,
+                  fabric: Fabric, progress: Progress | None) -> Trainer:
+    """The trainer of a part of a focus-sweep network, which begins from the part before."""
+    stage = config.stages[index]
+    torch.manual_seed(config.seed)
+    network = build(config.network)
+    before = weights_of(config.stages[index - 1], out) if index else Path(config.start_from)
+    if index or config.start_from:
+        copy_common(network, load_file(before))
+    last = index == len(config.stages) - 1
+    return Trainer(stage_config(config, stage), out if last else out / stage.name, cache_root,
+                   fabric=fabric, network=network, name=None if last else stage.name,
+                   part=stage.name, progress=progress)
+
+
+def copy_common(network: nn.Module, weights: dict[str, Tensor]) -> list[str]:
+    """Copy the weights that the network has too, by name and shape; returns their names.
+
+    Raises:
+        ValueError: nothing fits.
+    """
+    own = network.state_dict()
+    common = {k: v for k, v in weights.items() if k in own and own[k].shape == v.shape}
+    if not common:
+        raise ValueError("start_from: not one of its weights has name and shape of the network's; "
+                         "give weights of a focus-sweep network")
+    network.load_state_dict(common, strict=False)
+    return sorted(common)
 
 
 def fresh_network(config: TrainingConfig) -> DiFuseNet:

@@ -23,12 +23,12 @@ from depth_fusion_ros.networks.registry import architecture, build
 from depth_fusion_ros.training.checkpoint import Checkpoint
 from depth_fusion_ros.training.config import ConfigError, TrainingConfig
 from depth_fusion_ros.training.curve import Curve
-from depth_fusion_ros.training.datasets import TrainingBatch
 from depth_fusion_ros.training.memory import keep_freed_memory
-from depth_fusion_ros.training.objective import Objective, SealedBatch, held_out_errors
+from depth_fusion_ros.training.objective import SealedBatch
 from depth_fusion_ros.training.parallel import Prefetcher, RunningStatistics, start_processes
-from depth_fusion_ros.training.sources import make_source
+from depth_fusion_ros.training.sources import Batch, make_source
 from depth_fusion_ros.training.stage_networks import STAGE_NETWORKS
+from depth_fusion_ros.training.tasks import make_objective, measure_held_out
 
 LOG_EVERY_STEPS = 25
 SEED_STRIDE = 7_919
@@ -53,6 +53,7 @@ class Trainer:
         fabric: processes of the run; None = start what `config.hardware` asks for.
         network: what is trained from step 0; None = a fresh `config.network`.
         name: of the weights' file; None = `config.network`.
+        part: of a focus-sweep network, what is trained of it; "" for others.
         need_views: False for a network that looks at RGB alone.
         progress: who shows progress.
 
@@ -63,9 +64,10 @@ class Trainer:
 
     def __init__(self, config: TrainingConfig, out: Path, cache_root: Path, *,
                  fabric: Fabric | None = None, network: nn.Module | None = None,
-                 name: str | None = None, need_views: bool = True,
+                 name: str | None = None, part: str = "", need_views: bool = True,
                  progress: Progress | None = None) -> None:
         self.config, self.out, self.name = config, out, name or config.network
+        self.part = part
         self.progress = progress or Progress()
         self.out.mkdir(parents=True, exist_ok=True)
         keep_freed_memory()
@@ -75,13 +77,13 @@ class Trainer:
         torch.manual_seed(config.seed)
         self.network: nn.Module = network or build(config.network)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        objective = make_objective(self.network, part, config.loss)
         decay, plain = _split_parameters(self.network)
         optimizer = torch.optim.AdamW(
             [{"params": decay, "weight_decay": config.weight_decay},
              {"params": plain, "weight_decay": 0.0}], lr=config.learning_rate)
         # The loss is part of the module: what DDP wraps must return tensors, no dataclass.
-        self._objective, self._optimizer = self.fabric.setup(
-            Objective(self.network, config.loss), optimizer)
+        self._objective, self._optimizer = self.fabric.setup(objective, optimizer)
         self.ema = {k: v.detach().clone() for k, v in self.network.state_dict().items()}
         self.parts = config.parts or self.fabric.world_size
         if config.batch % self.parts or self.parts % self.fabric.world_size:
@@ -142,14 +144,14 @@ class Trainer:
         ramp = min(1.0, (step + 1) / max(1, config.warmup_steps))
         return config.learning_rate * ramp * min(1.0, (config.steps - step) / decay_steps)
 
-    def batch_parts(self, step: int) -> list[TrainingBatch]:
+    def batch_parts(self, step: int) -> list[Batch]:
         """This process's parts of the batch of a step; part p depends on seed, step and p."""
         seed = self.config.seed * SEED_STRIDE + step
         return [self.source.batch(self.config.batch // self.parts, seed * self.parts + part,
                                   self.config.unknown_lens_share)
                 for part in range(self.fabric.global_rank, self.parts, self.fabric.world_size)]
 
-    def train_step(self, batches: list[TrainingBatch]) -> dict[str, float]:
+    def train_step(self, batches: list[Batch]) -> dict[str, float]:
         """One optimiser step on the gradients' mean over all parts; returns the curve's row."""
         config, fabric = self.config, self.fabric
         self._objective.train()
@@ -196,7 +198,8 @@ class Trainer:
             self.network.load_state_dict(self.ema)
             self.network.eval()
             with torch.inference_mode():
-                errors = held_out_errors(self.network, self.source.held_out(), self.config.loss)
+                errors = measure_held_out(self.network, self.part, self.config.loss,
+                                          self.source.held_out())
             self.network.load_state_dict(backup)
         self.fabric.barrier()
         return errors
@@ -260,7 +263,7 @@ def _split_parameters(network: nn.Module) -> tuple[list[nn.Parameter], list[nn.P
     """Weight decay for convolution kernels only, not for norms, biases and PReLU slopes."""
     decay: list[nn.Parameter] = []
     plain: list[nn.Parameter] = []
-    for parameter in network.parameters():
+    for parameter in filter(lambda p: p.requires_grad, network.parameters()):
         (decay if parameter.ndim == 4 else plain).append(parameter)
     return decay, plain
 
