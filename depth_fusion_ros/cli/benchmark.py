@@ -32,6 +32,8 @@ _AFFINE = {
     "smooth_textured_bound_distance": "× bound smooth", "seconds": "s/image"}
 _FINE = ("aiwe_1", "aiwe_2", "one_minus_spearman")  # shown with one digit more
 _SEED = 0
+CALIBRATED = "calibrated"
+"""The soft split again, its κ calibrated at the same noise on other scenes of the camera."""
 
 
 def benchmark_command(
@@ -50,7 +52,8 @@ def benchmark_command(
         help="Comma-separated noise levels, not for real captures: clean,good,indoor,dim.",
     )] = "clean,indoor",
     split: Annotated[str, typer.Option(
-        help="Comma-separated: ideal, soft; not for real captures.")] = "ideal,soft",
+        help="Comma-separated: ideal, soft, calibrated (soft, κ found on other ray-traced scenes); "
+             "not for real captures.")] = "ideal,soft",
     cache: Annotated[Path, typer.Option(
         help="Folder for the rendered simulated set (about 1 MB a scene).")] = Path("runs/eval"),
     threads: Annotated[int, typer.Option(help="CPU threads, 0 = all cores.")] = 0,
@@ -74,7 +77,7 @@ def benchmark_command(
     if preset and preset not in PRESETS:
         fail(f"--preset {preset}: use one of {', '.join(PRESETS)}", EXIT_UNUSABLE)
     levels = _chosen("--noise", noise, bench.NOISE)
-    splits = _chosen("--split", split, bench.SPLITS)
+    splits = _chosen("--split", split, (*bench.SPLITS, CALIBRATED))
     opened = _open_methods(str(options["methods"]), backend, threads)
     out.mkdir(parents=True, exist_ok=True)
     started = time.perf_counter()
@@ -87,11 +90,11 @@ def benchmark_command(
         if raytraced is not None:
             sources["raytraced"] = (
                 f"Ray-traced scenes ({raytraced.name}); simulated light, exact truth",
-                lambda s, n: bench.raytraced_samples(raytraced, s, n, _SEED))
+                lambda s, n: _raytraced(raytraced, s, n))
         for key, (title, make) in sources.items():
             report = _Report(title)
             gallery = _Pictures(figures, opened)
-            for one_split in splits:
+            for one_split in (s for s in splits if s != CALIBRATED or key == "raytraced"):
                 for level in levels:
                     name = f"{one_split} split, {level}"
                     samples = _counted(make(one_split, level), bars, f"{key}: {name}")
@@ -109,6 +112,19 @@ def benchmark_command(
     path = out / "benchmark.json"
     path.write_text(json.dumps(_without_nan(results), indent=1, ensure_ascii=False) + "\n")
     console.print(f"written: {path}")
+
+
+def _raytraced(folder: Path, split: str, noise: str) -> Iterator[Sample]:
+    """The folder's samples; of the calibrated split with lenses found on one another."""
+    from depth_fusion_ros.evaluation import benchmark as bench
+    from depth_fusion_ros.evaluation.methods import open_method
+    from depth_fusion_ros.evaluation.split_calibration import calibrated_lenses
+
+    if split != CALIBRATED:
+        return bench.raytraced_samples(folder, split, noise, _SEED)
+    lenses = calibrated_lenses(bench.raytraced_samples(folder, "soft", noise, _SEED),
+                               open_method("closed_form"))
+    return bench.raytraced_samples(folder, "soft", noise, _SEED, lenses)
 
 
 class _Report:

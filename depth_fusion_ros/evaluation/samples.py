@@ -11,7 +11,7 @@ a second device.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -117,11 +117,13 @@ def simulated_samples(
             np.random.default_rng([seed, meta["index"]]))
 
 
-def raytraced_samples(folder: Path, split: str, noise: str, seed: int = 0) -> Iterator[Sample]:
+def raytraced_samples(folder: Path, split: str, noise: str, seed: int = 0,
+                      lenses: Mapping[str, ThinLens] | None = None) -> Iterator[Sample]:
     """Yield the scenes of a ray-traced folder.
 
-    The lens of the soft split gets the κ that its split function implies (computed from the
-    split, not fitted to the truth).
+    The lens of the soft split gets the κ that its split function implies in the centre of the
+    field (computed from the split, not fitted to the truth), or that of `lenses` by name, see
+    `split_calibration.py`.
 
     Raises:
         FileNotFoundError: no scene_*.npz in the folder.
@@ -145,6 +147,7 @@ def raytraced_samples(folder: Path, split: str, noise: str, seed: int = 0) -> It
         if split == "soft":
             kappa = _soft_kappa(meta["theta0_rad"], meta["N"])
         lens = ThinLens(meta["f_m"], meta["N"], meta["pitch_m"], 1 / meta["dp_focus_m"], kappa)
+        lens = (lenses or {}).get(path.stem, lens)
         yield _exposed(path.stem, meta["config"], (left, right), full,
                        data["depth"].astype(np.float32), lens, float(meta["fx_px"]), noise,
                        RAYTRACED_RENDER_SIGMA, random)
