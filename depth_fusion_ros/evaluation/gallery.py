@@ -84,8 +84,9 @@ class Gallery:
 
 def _labelled(case: _Case, label: str) -> ContactSample:
     row = case.row
-    return ContactSample(f"{label}: {row.label}", row.rgb, row.left, row.right, row.truth_m,
-                         row.depth_m, row.sigma_m, f"AbsRel {case.abs_rel:.3f}")
+    return ContactSample(row.label.removeprefix("dp119_"), row.rgb, row.left, row.right,
+                         row.truth_m, row.depth_m, row.sigma_m,
+                         f"{label}, AbsRel {case.abs_rel:.3f}")
 
 
 def _case(sample: Sample, result: MethodResult) -> _Case:

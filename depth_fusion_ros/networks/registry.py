@@ -65,10 +65,10 @@ SWITCHES: dict[str, dict[str, Any]] = {
     "overlap": {"attention": {"overlap": True}},
     "centered": {"attention": {"center_scores": True}},
     # What joins focus and prior in the focus-sweep network (`sweep_depth.FUSIONS`).
-    "crossdepth_code": {"fusion": "crossdepth_code"},
-    "crossdepth_paper": {"fusion": "crossdepth_paper"},
-    "hybrid": {"fusion": "hybrid"},
-    "volume_alone": {"fusion": "none"},
+    "crossdepth_code": {"method": "crossdepth_code"},
+    "crossdepth_paper": {"method": "crossdepth_paper"},
+    "hybrid": {"method": "hybrid"},
+    "volume_alone": {"method": "none"},
     # For comparisons on equal terms.
     "evidence": {"evidence": True},
     "learned_slopes": {"learned_slopes": True},

@@ -3,7 +3,7 @@
     output = SweepDepth(config)(stack, focus_diopters)
 
 One set of weights, trained in stages (`training/sweep_objective.py`): the volume, the prior, and
-the fusion on both frozen, as in the source paper. `fusion` chooses what joins them, so that every
+the fusion on both frozen, as in the source paper. `method` chooses what joins them, so that every
 method of the comparison has the same inputs.
 """
 
@@ -42,18 +42,18 @@ class SweepDepthConfig:
     """Configuration of the parts.
 
     Attributes:
-        fusion: one of `FUSIONS`; "none" = the volume alone.
+        method: of the fusion, one of `FUSIONS`; "none" = the volume alone.
         volume, prior, attention: of the parts.
     """
 
-    fusion: str = "attention"
+    method: str = "attention"
     volume: FocusVolumeConfig = field(default_factory=FocusVolumeConfig)
     prior: DiFuseNetConfig = field(default_factory=prior_config)
     attention: AttentionFusionConfig = field(default_factory=AttentionFusionConfig)
 
     def __post_init__(self) -> None:
-        if self.fusion not in FUSIONS:
-            raise ValueError(f"fusion = {self.fusion!r}: use one of {FUSIONS}")
+        if self.method not in FUSIONS:
+            raise ValueError(f"fusion method = {self.method!r}: use one of {FUSIONS}")
 
     @property
     def stride(self) -> int:
@@ -67,7 +67,7 @@ class SweepDepthConfig:
             return {k: tuple(v) if isinstance(v, list) else v for k, v in part.items()}
 
         return SweepDepthConfig(
-            str(values["fusion"]), FocusVolumeConfig(**tuples(values["volume"])),
+            str(values["method"]), FocusVolumeConfig(**tuples(values["volume"])),
             DiFuseNetConfig.from_dict(dict(values["prior"])),
             AttentionFusionConfig(**tuples(values["attention"])))
 
@@ -102,14 +102,14 @@ class SweepDepth(nn.Module):
         self.volume = FocusVolume(config.volume)
         self.prior = MonocularPrior(config.prior)
         self.fusion: nn.Module
-        if config.fusion == "attention":
+        if config.method == "attention":
             self.fusion = AttentionFusion(config.attention)
-        elif config.fusion == "hybrid":
+        elif config.method == "hybrid":
             self.fusion = HybridRefinement(HybridConfig())
-        elif config.fusion == "none":
+        elif config.method == "none":
             self.fusion = nn.Identity()
         else:
-            variant: Any = config.fusion.removeprefix("crossdepth_")
+            variant: Any = config.method.removeprefix("crossdepth_")
             self.fusion = CrossDepth(CrossDepthConfig(variant))
 
     def forward(self, stack: Tensor, focus_diopters: Tensor) -> tuple[Tensor, ...]:
@@ -143,9 +143,9 @@ class SweepDepth(nn.Module):
             pairs = [(c.diopters, c.log_sigma) for c in coarse]
             return SweepDepthOutput(fused.diopters, fused.log_sigma, fused.measured_share, pairs,
                                     volume, prior, image)
-        own = d if self.config.fusion == "none" else self.fusion(d, sigma, prior)
+        own = d if self.config.method == "none" else self.fusion(d, sigma, prior)
         log_sigma = torch.log(sigma).clamp(*LOG_SIGMA_RANGE)
-        share = torch.full_like(d, 1.0 if self.config.fusion == "none" else float("nan"))
+        share = torch.full_like(d, 1.0 if self.config.method == "none" else float("nan"))
         return SweepDepthOutput(own, log_sigma, share, [], volume, prior, image)
 
 

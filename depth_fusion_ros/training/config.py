@@ -127,7 +127,7 @@ def check_network(config: TrainingConfig) -> None:
     foreign = [stage.name for stage in config.stages if stage.name not in parts]
     if foreign:
         raise ConfigError(f"  stages {foreign} with network = {config.network!r}: it has "
-                          f"{list(parts)}; remove the others")
+                          f"{list(parts) or 'none'}; remove stages that are not its own")
     sweeps = {data.kind == "simulated_sweep" for data in (config.data, *config.more_data)}
     if sweeps != {family == "sweep_depth"}:
         raise ConfigError(f"  data kind = {config.data.kind!r} with network = {config.network!r}: "
