@@ -4,8 +4,10 @@
     python depth_peer.py depth [--silent N]   answers left images with depth, sigma, report
 
 `depth` drops every 5th set and says so in diagnostics as ``dropped.every_fifth``; `--silent N`
-loses the Nth set without a word. Both print "ready" when their subscriptions exist, and their
-state as JSON when a line comes in on stdin.
+loses the Nth set without a word. It listens for images only once each of its outputs has found a
+subscriber: whoever sees it subscribed can lose no answer to a discovery that is still under way.
+Both print "ready" when their subscriptions exist, and their state as JSON when a line comes in on
+stdin.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import json
 import math
 import sys
 import threading
+import time
 from contextlib import suppress
 
 import rclpy
@@ -26,6 +29,8 @@ from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image
 
 from depth_fusion_ros.msg import FrameReport
+
+QUEUE = 50  # more than any test sends: a stalled reader delays messages, it loses none
 
 
 def count(node: rclpy.node.Node, topics: list[str]) -> dict:
@@ -45,10 +50,10 @@ def count(node: rclpy.node.Node, topics: list[str]) -> dict:
 
 def answer(node: rclpy.node.Node, silent: int) -> dict:
     state = {"received": 0, "dropped": 0}
-    depth = node.create_publisher(Image, "/camera/depth_registered/image_rect", 10)
-    sigma = node.create_publisher(Image, "/camera/depth_registered/sigma", 10)
-    report = node.create_publisher(FrameReport, "/camera/frame_report", 10)
-    diagnostics = node.create_publisher(DiagnosticArray, "/diagnostics", 10)
+    depth = node.create_publisher(Image, "/camera/depth_registered/image_rect", QUEUE)
+    sigma = node.create_publisher(Image, "/camera/depth_registered/sigma", QUEUE)
+    report = node.create_publisher(FrameReport, "/camera/frame_report", QUEUE)
+    diagnostics = node.create_publisher(DiagnosticArray, "/diagnostics", QUEUE)
 
     def on_left(left: Image) -> None:
         state["received"] += 1
@@ -73,9 +78,19 @@ def answer(node: rclpy.node.Node, silent: int) -> dict:
         status = DiagnosticStatus(name="depth_peer: inputs", message="peer", values=values)
         diagnostics.publish(DiagnosticArray(status=[status]))
 
-    node.create_subscription(Image, "/camera/dp/left/image_raw", on_left, 50)
+    for publisher in (depth, sigma, report, diagnostics):
+        wait_for_subscriber(publisher)
+    node.create_subscription(Image, "/camera/dp/left/image_raw", on_left, QUEUE)
     node.create_timer(0.1, on_timer)  # in ROS time: runs only while /clock does
     return state
+
+
+def wait_for_subscriber(publisher: rclpy.publisher.Publisher, timeout_s: float = 20.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not publisher.get_subscription_count():
+        if time.monotonic() > deadline:
+            sys.exit(f"depth_peer: nobody subscribed to {publisher.topic_name}")
+        time.sleep(0.02)
 
 
 def main() -> None:

@@ -130,7 +130,7 @@ def test_the_collector_joins_outputs_by_stamp_and_accounts_for_every_set(
     write_small_bag(tmp_path / "bag", frames=12)
     collector = OutputCollector(node)
     with peer("depth") as process, BagReader(tmp_path / "bag") as bag, spinning(node):
-        player = BagPlayer(node, bag, rate=4.0)
+        player = BagPlayer(node, bag, rate=2.0)
         assert player.wait_for_subscribers([LEFT], timeout_s=15.0) == []
         player.play(on_published=collector.note_published)
         assert player.keep_clock_running(10.0, collector.accounted)
@@ -155,7 +155,7 @@ def test_a_set_that_vanishes_without_a_word_is_not_accounted_for(
     write_small_bag(tmp_path / "bag", frames=4)
     collector = OutputCollector(node)
     with peer("depth", "--silent", "2"), BagReader(tmp_path / "bag") as bag, spinning(node):
-        player = BagPlayer(node, bag, rate=4.0)
+        player = BagPlayer(node, bag, rate=2.0)
         assert player.wait_for_subscribers([LEFT], timeout_s=15.0) == []
         player.play(on_published=collector.note_published)
         assert not player.keep_clock_running(1.0, collector.accounted)

@@ -96,3 +96,13 @@ def test_the_command_trains_once_compares_and_goes_on(tmp_path: Path) -> None:
     assert "| RGB alone | 1, 2 |" in text and "depth-fusion study" in text
     refused = runner.invoke(app, [*arguments, "--only", "theirs"])
     assert refused.exit_code == 2 and "theirs" in refused.output
+
+
+@pytest.mark.parametrize("arguments", [["--preset", "none"], ["--raytraced", "nowhere"]])
+def test_an_evaluation_set_that_is_none_is_refused_before_anything_is_trained(
+    arguments: list[str], tmp_path: Path
+) -> None:
+    result = CliRunner().invoke(app, ["study", "--config", str(written(VALUES, tmp_path)),
+                                      "--out", str(tmp_path / "out"), *arguments])
+    assert result.exit_code == 2 and arguments[1] in result.output
+    assert not (tmp_path / "out").exists()

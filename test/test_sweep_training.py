@@ -176,6 +176,9 @@ def test_every_fusion_runs_from_its_description(name: str) -> None:
     ({"data": {"kind": "simulated", "scenes": 16}}, "simulated_sweep"),
     ({"stages": [{"name": "whole", "steps": 1}]}, "whole"),
     ({"stages": [{"name": "fusion", "steps": 1}, {"name": "prior", "steps": 1}]}, "comes last"),
+    ({"stages": []}, "stages are missing"), ({"start_from": "gone.safetensors"}, "no such file"),
+    ({"network": "difuse_net_s", "stages": [], "data": {"scenes": 16}, "start_from": "x"},
+     "only focus-sweep networks"),
     ({"data": {"kind": "simulated_sweep", "slices": 2}}, "slices")])
 def test_configurations_that_do_not_fit_are_refused_by_name(
     changes: dict[str, Any], named: str, tmp_path: Path
@@ -184,3 +187,12 @@ def test_configurations_that_do_not_fit_are_refused_by_name(
     path.write_text(yaml.safe_dump({**TINY, **changes}))
     with pytest.raises(ConfigError, match=named):
         load_config(path)
+
+
+def test_weights_that_cannot_be_begun_from_are_named(tmp_path: Path, cache_root: Path) -> None:
+    broken, path = tmp_path / "broken.safetensors", tmp_path / "tiny.yaml"
+    broken.write_text("no weights")
+    path.write_text(yaml.safe_dump({**TINY, "start_from": str(broken)}))
+    config = load_config(path)
+    with pytest.raises(ConfigError, match=r"start_from = .*broken\.safetensors"):
+        train(config, tmp_path / "run", cache_root, start_processes(config.hardware))

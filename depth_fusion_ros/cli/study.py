@@ -37,8 +37,14 @@ def study_command(
 ) -> None:
     """Train what is missing, score what is trained, and print the comparison; resumable."""
     from depth_fusion_ros.evaluation.study import finished, load_study, runs
+    from depth_fusion_ros.simulation.evaluation_scenes import PRESETS
     from depth_fusion_ros.training.config import ConfigError
 
+    if preset not in PRESETS:
+        fail(f"--preset {preset}: use one of {', '.join(PRESETS)}", EXIT_UNUSABLE)
+    if raytraced is not None and not list(raytraced.glob("scene_*.npz")):
+        fail(f"--raytraced {raytraced}: holds no scene_*.npz; name the ray-traced folder",
+             EXIT_UNUSABLE)
     try:
         study = load_study(config)
     except ConfigError as error:

@@ -20,7 +20,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from typing_extensions import Self
 
-from depth_fusion_ros.training.config import ConfigError, TrainingConfig, check_network
+from depth_fusion_ros.training.config import ConfigError, TrainingConfig, check_whole
 
 RANKED = "one_minus_spearman"
 COLUMNS = (RANKED, "aiwe_1", "aiwe_2", "abs_rel", "delta_1")
@@ -86,7 +86,7 @@ def load_study(path: Path) -> Study:
         raise ConfigError(f"study {path}: {error}") from error
     for run in runs(study):
         try:
-            check_network(run.config)
+            check_whole(run.config)
         except ConfigError as error:
             raise ConfigError(f"study {path}: {run.label!r}: {error}") from error
     return study

@@ -26,8 +26,8 @@ from depth_fusion_ros.training.config_sections import (
 )
 
 __all__ = ["ConfigError", "DataSection", "HardwareSection", "LossSection", "StageSection",
-           "TrainingConfig", "ValidationSection", "check_network", "load_config", "save_config",
-           "stage_config", "with_hardware"]
+           "TrainingConfig", "ValidationSection", "check_network", "check_whole", "load_config",
+           "save_config", "stage_config", "with_hardware"]
 
 class TrainingConfig(StrictModel):
     """Everything that decides the result of a training run, and where it runs.
@@ -140,6 +140,28 @@ def check_network(config: TrainingConfig) -> None:
                 f"multiples of {architecture.stride}; change width_px and height_px")
 
 
+def check_whole(config: TrainingConfig) -> None:
+    """See that a configuration can be trained as a whole: its network, every stage, what it needs.
+
+    Raises:
+        ConfigError: it cannot; the text names what and the remedy.
+    """
+    check_network(config)
+    for stage in config.stages:
+        check_network(stage_config(config, stage))
+    family, _ = configuration(config.network)
+    if family == "sweep_depth" and not config.stages:
+        raise ConfigError(f"  stages are missing: {config.network!r} is trained part by part; list "
+                          f"some of {list(PARTS)}, 'fusion' last")
+    if config.start_from and family != "sweep_depth":
+        raise ConfigError(f"  start_from = {config.start_from!r} with network = "
+                          f"{config.network!r}: only focus-sweep networks begin from weights; "
+                          "remove it")
+    if config.start_from and not Path(config.start_from).is_file():
+        raise ConfigError(f"  start_from = {config.start_from!r}: no such file; give the "
+                          "safetensors of an earlier run")
+
+
 def load_config(path: Path) -> TrainingConfig:
     """Read and validate a YAML training configuration.
 
@@ -155,9 +177,7 @@ def load_config(path: Path) -> TrainingConfig:
         raise ConfigError(f"training configuration {path}: not valid YAML ({error})") from error
     try:
         config = TrainingConfig(**(values or {}))
-        check_network(config)
-        for stage in config.stages:
-            check_network(stage_config(config, stage))
+        check_whole(config)
     except (ValidationError, TypeError, ConfigError) as error:
         raise ConfigError(f"training configuration {path}:\n{_sentences(error)}") from error
     return config

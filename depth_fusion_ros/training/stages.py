@@ -19,6 +19,7 @@ from pathlib import Path
 
 import torch
 from lightning_fabric import Fabric
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -26,6 +27,7 @@ from depth_fusion_ros.networks.difuse_net import DiFuseNet
 from depth_fusion_ros.networks.registry import build
 from depth_fusion_ros.networks.sweep_depth import PARTS
 from depth_fusion_ros.training.config import (
+    ConfigError,
     StageSection,
     TrainingConfig,
     save_config,
@@ -89,9 +91,14 @@ def _part_trainer(config: TrainingConfig, index: int, out: Path, cache_root: Pat
     stage = config.stages[index]
     torch.manual_seed(config.seed)
     network = build(config.network)
-    before = weights_of(config.stages[index - 1], out) if index else Path(config.start_from)
-    if index or config.start_from:
-        copy_common(network, load_file(before))
+    if index:
+        copy_common(network, load_file(weights_of(config.stages[index - 1], out)))
+    elif config.start_from:
+        try:
+            copy_common(network, load_file(config.start_from))
+        except (OSError, SafetensorError, ValueError) as error:
+            raise ConfigError(f"start_from = {config.start_from!r}: cannot be used ({error}); give "
+                              "the safetensors of a focus-sweep run") from error
     last = index == len(config.stages) - 1
     return Trainer(stage_config(config, stage), out if last else out / stage.name, cache_root,
                    fabric=fabric, network=network, name=None if last else stage.name,
@@ -107,8 +114,7 @@ def copy_common(network: nn.Module, weights: dict[str, Tensor]) -> list[str]:
     own = network.state_dict()
     common = {k: v for k, v in weights.items() if k in own and own[k].shape == v.shape}
     if not common:
-        raise ValueError("start_from: not one of its weights has name and shape of the network's; "
-                         "give weights of a focus-sweep network")
+        raise ValueError("not one of its weights has name and shape of the network's")
     network.load_state_dict(common, strict=False)
     return sorted(common)
 
