@@ -7,10 +7,9 @@ from dataclasses import fields
 
 import pytest
 import torch
-from torch import nn
+from network_inputs import inputs, loud, skeleton
 
 from depth_fusion_ros.networks.baselines import DPNetConfig
-from depth_fusion_ros.networks.convention import lens_condition
 from depth_fusion_ros.networks.difuse_net import DiFuseNet, difuse_net_config
 from depth_fusion_ros.networks.registry import (
     BASES,
@@ -24,29 +23,6 @@ from depth_fusion_ros.networks.registry import (
 
 SAME_WEIGHTS = ("line", "strip_4", "strip_16", "own_view", "transpose", "overlap", "centered")
 SWEEP_SWITCHES = ("crossdepth_code", "crossdepth_paper", "hybrid", "volume_alone")
-
-
-def inputs(height: int = 64, width: int = 64, batch: int = 1) -> list[torch.Tensor]:
-    """Left, right, RGB and the condition of a lens with k = 10 px·m focused at 0.5 m."""
-    generator = torch.Generator().manual_seed(0)
-    images = [torch.rand(batch, c, height, width, generator=generator) for c in (1, 1, 3)]
-    ones = torch.ones(batch)
-    return [*images, lens_condition(0.4 * ones, 10 * ones, 2 * ones)]
-
-
-def skeleton(name: str) -> Network:
-    """The network without memory for its weights."""
-    with torch.device("meta"):
-        return build(name)
-
-
-def loud(network: Network) -> Network:
-    """Fresh heads are nearly silent; make what they see audible."""
-    torch.manual_seed(1)
-    for name, parameter in network.named_parameters():
-        if "head" in name and parameter.ndim == 4:
-            nn.init.normal_(parameter, std=0.1)
-    return network.eval()
 
 
 @pytest.mark.parametrize("switch", SAME_WEIGHTS)

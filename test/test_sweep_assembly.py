@@ -1,61 +1,22 @@
-"""Focus sweeps from single images: joining, splitting, settling, and the ledger of every image."""
+"""Focus sweeps from single images: joining, splitting, settling, and what is dropped as what."""
 
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
-from itertools import pairwise
-from random import Random
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from sweep_feed import FRAME_NS, LARGE, PLAIN, SMALL, accounted, feed, tagged, untagged
 
 from depth_fusion_ros.estimation.sweep_assembly import (
     RESTART_NS,
     SliceImage,
     SliceLens,
-    Sweep,
     SweepAssembler,
     SweepOptions,
 )
-
-FRAME_NS = 33_000_000
-SMALL, LARGE = np.zeros((4, 6, 3), np.uint8), np.zeros((6, 8, 3), np.uint8)
-PLAIN = SweepOptions(settle_frames=0)
-
-
-def feed(assembler: SweepAssembler, lenses: Iterable[SliceLens],
-         image: np.ndarray = SMALL) -> list[Sweep]:
-    """Add each lens state with an image of its stamp."""
-    sweeps = []
-    for lens in lenses:
-        sweeps += assembler.add_image(SliceImage(lens.stamp_ns, image, "optical"))
-        sweeps += assembler.add_lens(lens)
-        assert accounted(assembler)
-    return sweeps
-
-
-def accounted(assembler: SweepAssembler) -> bool:
-    return sum(assembler.counters.values()) + assembler.pending == assembler.received
-
-
-def tagged(focus: Iterable[float], sweep_id: int = 1, start: int = 0, size: int | None = None
-           ) -> list[SliceLens]:
-    focus = list(focus)
-    return [SliceLens((start + i) * FRAME_NS, f, False, sweep_id, i, size or len(focus))
-            for i, f in enumerate(focus)]
-
-
-def untagged(focus: Iterable[float], start: int = 0, hold: int = 1) -> list[SliceLens]:
-    """Frames at each position in turn, `hold` of them."""
-    positions = [f for f in focus for _ in range(hold)]
-    return [SliceLens((start + i) * FRAME_NS, f) for i, f in enumerate(positions)]
-
 
 # -- tagged sweeps ------------------------------------------------------------------------------
 
@@ -332,88 +293,6 @@ def test_a_sliding_sweep_is_returned_once_for_each_stay_of_the_lens() -> None:
     assert len(sweeps) == 1
     assert sweeps[0].slices[-1].stamp_ns == 9 * FRAME_NS
     assert assembler.counters == {"settling": 3, "duplicate": 6, "used_complete": 3}
-
-
-# -- the ledger ---------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Step:
-    kind: str  # i = image, l = lens state, t = tick
-    stamp_ns: int
-    lens: SliceLens
-    large: bool
-
-
-def source(seed: int, frames: int, ids: str) -> list[Step]:
-    """What a source may do: it sweeps, with losses, repeats, late messages, jumps and nonsense."""
-    random = Random(seed)
-    out: list[Step] = []
-    frame, sweep_id, index, size, hold = 0, 1, 0, 5, random.choice([1, 2, 4])
-    chance = random.choice([0.0, 0.03, 0.2])  # of each misfortune
-    for number in range(frames):
-        if number % hold == 0:
-            index += 1
-        if index >= size or random.random() < chance:
-            index, sweep_id, size = 0, sweep_id + 1, random.choice([5, 5, 5, 8, 2, 0]) or 5
-        frame += random.choice([0, -1, -3, 3, 15, 40, -40]) if random.random() < chance else 1
-        odd = random.random() < chance
-        lens = SliceLens(
-            max(frame, 0) * FRAME_NS,
-            random.choice([math.nan, math.inf, 0.0, 0.01, random.uniform(0, 12)]) if odd
-            else 0.7 * index + random.choice([0.0, 0.0, 0.015]),
-            random.choice([True, None]) if random.random() < chance else False,
-            0 if ids == "none" or (ids == "mixed" and random.random() < 0.5) else sweep_id,
-            random.randrange(9) if random.random() < chance else index,
-            random.choice([0, size + 1]) if random.random() < chance else size)
-        order = random.choice(["i", "l", "t", "lt"]) if random.random() < chance else "il"
-        out += [Step(part, 3 * lens.stamp_ns if part == "t" else lens.stamp_ns, lens,
-                     random.random() < chance / 4)
-                for part in (order if random.random() < 0.7 else order[::-1])]
-    for at in range(len(out)):  # late by a few messages
-        if random.random() < chance:
-            out.insert(min(len(out), at + random.randrange(1, 6)), out.pop(at))
-    return out
-
-
-@settings(max_examples=300, deadline=None)
-@given(st.integers(0, 2**32), st.integers(0, 120), st.sampled_from(["none", "all", "mixed"]),
-       st.sampled_from(["complete", "sliding"]), st.integers(0, 2), st.integers(3, 6))
-def test_every_image_is_accounted_for_exactly_once(
-    seed: int, frames: int, ids: str, mode: str, settle_frames: int, max_slices: int
-) -> None:
-    options = SweepOptions(mode=mode, settle_frames=settle_frames, max_slices=max_slices)
-    assembler = SweepAssembler(options)
-    images: list[SliceImage] = []
-    returned: Counter[SliceImage] = Counter()
-    for step in [*source(seed, frames, ids), None]:
-        if step is None:
-            sweeps = assembler.flush()
-        elif step.kind == "i":
-            images.append(SliceImage(step.stamp_ns, LARGE if step.large else SMALL))
-            sweeps = assembler.add_image(images[-1])
-        elif step.kind == "l":
-            sweeps = assembler.add_lens(step.lens)
-        else:
-            sweeps = assembler.tick(step.stamp_ns)
-        for sweep in sweeps:
-            focus = sweep.focus_diopters
-            assert options.min_slices <= len(sweep.slices) <= max_slices
-            assert all(b - a > options.same_focus_diopters for a, b in pairwise(focus))
-            assert all(item.image.stamp_ns == item.lens.stamp_ns and item.lens.moving is not True
-                       for item in sweep.slices)
-            assert len({item.image.image.shape for item in sweep.slices}) == 1
-            assert not (sweep.complete and sweep.missing)
-            returned.update(item.image for item in sweep.slices)
-        assert accounted(assembler)
-        assert assembler.received == len(images)
-        assert min(assembler.counters.values(), default=0) >= 0
-        used = assembler.counters["used_complete"] + assembler.counters["used_incomplete"]
-        assert used == len(returned)
-    assert assembler.pending == 0
-    if mode == "complete":
-        assert set(returned.values()) <= {1}
-    assert set(returned) <= set(images)
 
 
 # -- options ------------------------------------------------------------------------------------

@@ -20,7 +20,6 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 
 from depth_fusion_ros.estimation.sweep_slices import (
     SliceImage,
@@ -29,63 +28,13 @@ from depth_fusion_ros.estimation.sweep_slices import (
     SweepOptions,
     SweepSlice,
 )
+from depth_fusion_ros.estimation.sweep_state import Group, Position, Timer
 
 __all__ = ["SliceImage", "SliceLens", "Sweep", "SweepAssembler", "SweepOptions", "SweepSlice"]
 
 RESTART_NS = 500_000_000
 """Stamps that fall back by more are a restarted source (bag loop), by less a late message."""
 _WAITING_IMAGES, _WAITING_LENS_STATES = 16, 64
-
-
-@dataclass
-class _Timer:
-    """Runs from the first look at the clock, so that any clock will do, and survives its jumps."""
-
-    since_ns: int | None = None
-
-    def passed(self, now_ns: int, limit_s: float) -> bool:
-        if self.since_ns is None or now_ns < self.since_ns:
-            self.since_ns = now_ns
-        return now_ns - self.since_ns > limit_s * 1e9
-
-
-@dataclass
-class _Group:
-    """The slices that are being gathered: a sweep, or the window of the sliding mode."""
-
-    sweep_id: int = 0
-    size: int = 0
-    items: list[SweepSlice] = field(default_factory=list)
-    heard: set[int] = field(default_factory=set)  # indices that came, usable or not
-    there: set[int] = field(default_factory=set)  # indices that are not missing
-    rising: bool | None = None  # untagged: direction of the focus, once there are two positions
-    newest_ns: int = 0
-    age: _Timer = field(default_factory=_Timer)
-
-
-@dataclass
-class _Position:
-    """Where the focus of untagged frames stands."""
-
-    focus_diopters: float = math.nan
-    since_ns: int = 0
-    last_ns: int | None = None
-    frames: int = 0
-    taken: bool = False  # a slice of this stay has been taken
-
-    def follow(self, item: SweepSlice, options: SweepOptions) -> bool:
-        """Enter a frame; True if there was a pause before it."""
-        stamp_ns, gap_ns = item.stamp_ns, options.gap_s * 1e9
-        paused = self.last_ns is not None and stamp_ns - self.last_ns > gap_ns
-        change = abs(item.focus_diopters - self.focus_diopters)
-        if paused or not change <= options.same_focus_diopters:  # NaN at the first frame
-            self.focus_diopters, self.since_ns = item.focus_diopters, stamp_ns
-            self.frames, self.taken = 0, False
-        elif stamp_ns - self.since_ns > gap_ns:  # parked: settled as it is, but the sweep is over
-            paused, self.since_ns, self.taken = True, stamp_ns, False
-        self.last_ns = stamp_ns
-        self.frames += 1
-        return paused
 
 
 class SweepAssembler:
@@ -114,7 +63,7 @@ class SweepAssembler:
         self.counters: dict[str, int] = Counter()
         self.received = 0
         self.restarts = 0
-        self._waiting: dict[int, tuple[SliceImage, _Timer]] = {}
+        self._waiting: dict[int, tuple[SliceImage, Timer]] = {}
         self._lenses: dict[int, SliceLens] = {}
         self._newest_lens_ns: int | None = None
         self._forget()
@@ -124,10 +73,10 @@ class SweepAssembler:
         self._newest_image_ns: int | None = None
         self._tagged = False
         self._unused: set[int] = set()  # stamps of slices that are in no returned sweep yet
-        self._group: _Group | None = None
-        self._closed: _Group | None = None  # the last tagged sweep, to know its late slices
-        self._position = _Position()
-        self._idle = _Timer()
+        self._group: Group | None = None
+        self._closed: Group | None = None  # the last tagged sweep, to know its late slices
+        self._position = Position()
+        self._idle = Timer()
 
     @property
     def pending(self) -> int:
@@ -152,7 +101,7 @@ class SweepAssembler:
         lens = self._lenses.pop(stamp_ns, None)
         if lens is not None:
             return self._take(SweepSlice(image, lens))
-        self._waiting[stamp_ns] = image, _Timer()
+        self._waiting[stamp_ns] = image, Timer()
         if len(self._waiting) > _WAITING_IMAGES:
             self._drop_waiting(next(iter(self._waiting)))
         return []
@@ -221,7 +170,7 @@ class SweepAssembler:
         """Enter a slice."""
         lens, group = item.lens, self._group
         self._unused.add(item.stamp_ns)
-        self._idle = _Timer()
+        self._idle = Timer()
         if lens.sweep_id:
             self._tagged = True
         elif self._tagged:
@@ -259,7 +208,7 @@ class SweepAssembler:
         if group and group.sweep_id != lens.sweep_id:
             return self._drop(item, "superseded")
         if group is None:
-            group = self._group = _Group(lens.sweep_id, newest_ns=item.stamp_ns)
+            group = self._group = Group(lens.sweep_id, newest_ns=item.stamp_ns)
         group.newest_ns = max(group.newest_ns, item.stamp_ns)
         group.size = max(group.size, lens.sweep_size)
         group.heard.add(lens.sweep_index)
@@ -292,7 +241,7 @@ class SweepAssembler:
         again, position.taken = position.taken, True
         if sliding:
             return self._slide(item)
-        group = self._group = self._group or _Group()
+        group = self._group = self._group or Group()
         if group.items:
             step = item.focus_diopters - group.items[-1].focus_diopters
             if again or abs(step) <= self.options.same_focus_diopters:
@@ -301,7 +250,7 @@ class SweepAssembler:
                 group.rising = step > 0
             else:
                 done += self._close(ended=True)
-                group = self._group = _Group()
+                group = self._group = Group()
         group.items.append(item)
         self._thin(group)
         return done
@@ -309,7 +258,7 @@ class SweepAssembler:
     def _slide(self, item: SweepSlice) -> list[Sweep]:
         """Enter a slice into the window; returns the window's sweep."""
         options, lens = self.options, item.lens
-        group = self._group = self._group or _Group()
+        group = self._group = self._group or Group()
         place = (lens.sweep_id, lens.sweep_index)
         if lens.sweep_id and any((o.lens.sweep_id, o.lens.sweep_index) == place
                                  for o in group.items):
@@ -331,7 +280,7 @@ class SweepAssembler:
             return []
         return [self._made(group.items, True, max(0, size - len(group.items)), lens.sweep_id)]
 
-    def _thin(self, group: _Group) -> None:
+    def _thin(self, group: Group) -> None:
         """Keep `max_slices`: drop the slice between the neighbours that are nearest together."""
         if len(group.items) > self.options.max_slices:
             order = sorted(group.items, key=_focus)
