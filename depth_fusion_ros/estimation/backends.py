@@ -92,9 +92,12 @@ def load_backend(model: str, *, backend: str = "auto", device: str = "auto",
     threads = threads or os.cpu_count() or 1
     if model == CLOSED_FORM:
         return ClosedFormBackend(threads)
-    target = _device(device, allow_cpu_fallback)
+    target = inference_device(device, allow_cpu_fallback)
     card_path = find_card(model)
     card = load_card(card_path)
+    if card.architecture.get("family") == "sweep_depth":
+        raise ModelError(f"model card {card_path}: is of a focus-sweep network, which reads no "
+                         "dual pixels; give weights of a dual-pixel network")
     if backend == "auto":
         backend = "onnxruntime" if target.type == "cpu" and card.onnx else "torch"
     if backend == "onnxruntime":
@@ -110,7 +113,12 @@ def load_backend(model: str, *, backend: str = "auto", device: str = "auto",
                         threads)
 
 
-def _device(device: str, allow_cpu_fallback: bool) -> torch.device:
+def inference_device(device: str, allow_cpu_fallback: bool) -> torch.device:
+    """Device of "auto", "cpu" or "cuda:N".
+
+    Raises:
+        ModelError: unknown, or missing while there is no leave to fall back to the CPU.
+    """
     if device == "auto":
         return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
     if device == "cpu":

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from depth_fusion_ros.optics.intrinsics import Intrinsics
 
-__all__ = ["DepthEstimate", "Intrinsics", "Provenance", "ScaleState"]
+__all__ = ["DepthEstimate", "Intrinsics", "Provenance", "ScaleState", "SweepFacts"]
 
 
 class Provenance(IntEnum):
@@ -42,6 +42,29 @@ class ScaleState(IntEnum):
 
 
 @dataclass(frozen=True)
+class SweepFacts:
+    """What is known of the focus sweep that a depth comes from.
+
+    Attributes:
+        motion_px: largest image motion found within the sweep, px; NaN = not measured.
+        slices: images that were used.
+        coverage_diopters: nearest minus farthest focus, 1/m.
+        largest_gap_diopters: largest step between neighbouring positions, 1/m.
+        complete: nothing announced is missing.
+        rejected: it moved too much and was not used; `reason` says so. reason: a sentence on its
+            alignment, "" where there is nothing to say.
+    """
+
+    motion_px: float
+    slices: int
+    coverage_diopters: float
+    largest_gap_diopters: float
+    complete: bool = True
+    rejected: bool = False
+    reason: str = ""
+
+
+@dataclass(frozen=True)
 class DepthEstimate:
     """Depth of one input set, as arrays on the host, on the reference (RGB) pixel grid.
 
@@ -52,7 +75,8 @@ class DepthEstimate:
         sigma_m: (H, W) float32, one standard deviation in metres; NaN where depth is not finite.
         provenance: (H, W) uint8, values of `Provenance`.
         disparity_px: (H, W) float32, network output x_right − x_left in px of the estimation
-            grid; affine in inverse depth, so `-disparity_px` is the relative inverse depth.
+            grid; affine in inverse depth, so `-disparity_px` is the relative inverse depth. Of a
+            focus sweep minus the inverse depth on the scale of its dioptres.
         sigma_px: (H, W) float32, one standard deviation of `disparity_px`.
         stamp_ns: stamp of the input set in nanoseconds (ROS time of the image).
         frame_id: optical frame of the reference image.
@@ -60,6 +84,8 @@ class DepthEstimate:
         scale_state: whether metres are metres.
         model_id: "<name>@<sha256[:8]>" of the weights that made it.
         stage_ms: wall time per stage in milliseconds, in order of execution.
+        sweep: of a focus sweep; None on the dual-pixel path.
+        all_in_focus: (H, W, 3) uint8 picture made of a sweep's sharpest parts, or None.
     """
 
     depth_m: NDArray[np.float32]
@@ -73,6 +99,8 @@ class DepthEstimate:
     scale_state: ScaleState
     model_id: str
     stage_ms: dict[str, float] = field(default_factory=dict)
+    sweep: SweepFacts | None = None
+    all_in_focus: NDArray[np.uint8] | None = None
 
     def relative_inverse_depth(self) -> NDArray[np.float32]:
         """Return (H, W) float32 unitless inverse depth up to scale and shift: larger = nearer."""

@@ -128,6 +128,8 @@ def align_sweep(
     warn_px: float = 2.0,
     reject_px: float = 12.0,
     reference_index: int | None = None,
+    scales: Sequence[float] | None = None,
+    find_drift: bool = True,
 ) -> AlignedSweep:
     """Undo breathing and drift of a sweep, in one resampling.
 
@@ -137,6 +139,9 @@ def align_sweep(
         warn_px: drift from which `reason` mentions it. reject_px: drift from which the sweep is
             rejected. Drift is the largest distance between any two slices.
         reference_index: slice that stays; None = the middle one, to which chains are shortest.
+        scales: N magnifications, each that of a slice over that of the result, where they are
+            known otherwise; `breathing_per_diopter` is then not used.
+        find_drift: False = the camera stands still: no drift is sought, and none is known.
 
     Raises:
         ValueError: as `compensate_breathing` and `estimate_drift_px`.
@@ -144,9 +149,12 @@ def align_sweep(
     reference = len(images) // 2 if reference_index is None else reference_index
     stack = _stack(images, focus_diopters, reference)
     reference %= len(stack)
-    scales = _scales(focus_diopters, breathing_per_diopter, reference)
+    if scales is None:
+        scales = _scales(focus_diopters, breathing_per_diopter, reference)
     still = np.zeros((len(stack), 2))
     level, valid = _resample(stack, scales, still, centre_px)
+    if not find_drift:
+        return AlignedSweep(level, valid, np.full_like(still, np.nan), False, "", reference)
     drift_px = _chain(level, valid, reference)
     motion_px = _motion_px(drift_px)
     unknown = np.flatnonzero(np.isnan(drift_px[:, 0]))

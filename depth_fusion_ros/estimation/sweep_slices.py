@@ -9,8 +9,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from depth_fusion_ros.estimation.estimate import Intrinsics
-from depth_fusion_ros.optics.thin_lens import ThinLens
+from depth_fusion_ros.estimation.estimate import Intrinsics, ScaleState
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +41,8 @@ class SliceLens:
         sweep_id: number of the sweep; 0 = the source tells none. sweep_index: place in it.
         sweep_size: slices the sweep is meant to have; 0 = unknown.
         focus_start_diopters, focus_end_diopters: at first and last row, 1/m; NaN = unknown.
-        lens: what metres need; None = unknown.
+        scale_state: what metres made from its dioptres are worth.
+        focus_sigma_diopters: one standard deviation of the focus; 0 = taken as exact.
     """
 
     stamp_ns: int
@@ -53,7 +53,8 @@ class SliceLens:
     sweep_size: int = 0
     focus_start_diopters: float = math.nan
     focus_end_diopters: float = math.nan
-    lens: ThinLens | None = None
+    scale_state: ScaleState = ScaleState.ABSOLUTE
+    focus_sigma_diopters: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,237 @@
+"""Focus-sweep estimator: an assembled sweep in, `DepthEstimate` out.
+
+    estimator = FocusSweepEstimator(load_sweep_backend("closed_form"), FocusSweepOptions())
+    estimate = estimator.estimate(SweepFrame(sweep, ScaleState.ABSOLUTE))
+
+Breathing and camera drift are undone first (`sweep_alignment.py`). Depth is on the grid, and has
+the stamp, of the newest slice, at the magnification of the slice that is focused farthest.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from depth_fusion_ros.estimation.dual_pixel import InvalidFrameError
+from depth_fusion_ros.estimation.estimate import (
+    DepthEstimate,
+    Intrinsics,
+    Provenance,
+    ScaleState,
+    SweepFacts,
+)
+from depth_fusion_ros.estimation.postprocess import flying_pixels
+from depth_fusion_ros.estimation.sweep_alignment import AlignedSweep, align_sweep
+from depth_fusion_ros.estimation.sweep_backends import SweepBackend, SweepInput, SweepPrediction
+from depth_fusion_ros.estimation.sweep_slices import SliceImage, SliceLens, Sweep, SweepSlice
+from depth_fusion_ros.optics.shape_from_focus import shape_from_focus
+from depth_fusion_ros.optics.thin_lens import breathing_scale, depth_from_disparity
+
+MIN_SIDE_PX = 32
+SATURATED = 254
+"""Counts from which a pixel is clipped."""
+SAME_MAGNIFICATION = 1e-4
+"""Relative difference of focal lengths that a camera does not mean."""
+
+
+@dataclass(frozen=True)
+class SweepFrame:
+    """One assembled sweep.
+
+    Attributes:
+        sweep: its slices have intrinsics.
+        scale_state: what metres made from its dioptres are worth; RELATIVE = nothing.
+        focus_sigma_diopters: how well the lens returns to a position, one standard deviation.
+    """
+
+    sweep: Sweep
+    scale_state: ScaleState = ScaleState.ABSOLUTE
+    focus_sigma_diopters: float = 0.0
+
+
+@dataclass(frozen=True)
+class FocusSweepOptions:
+    """Options that may change between sweeps.
+
+    Attributes:
+        min_depth_m, max_depth_m, max_sigma_ratio, edge_filter_px: as of `DualPixelOptions`.
+        breathing_per_diopter: β of fx(D) = fx0·(1 + β·D); not used where the slices' intrinsics
+            differ, which then say it themselves.
+        breathing_reference_diopters: focus at which the slices' common focal length holds.
+        align: False = the camera is known to stand still: drift is neither measured nor undone.
+        warn_px, reject_px: drift from which it is mentioned, and from which there is no depth.
+    """
+
+    min_depth_m: float = 0.15
+    max_depth_m: float = 8.0
+    max_sigma_ratio: float = 0.5
+    edge_filter_px: int = 1
+    breathing_per_diopter: float = 0.0
+    breathing_reference_diopters: float = 0.0
+    align: bool = True
+    warn_px: float = 2.0
+    reject_px: float = 12.0
+
+
+class FocusSweepEstimator:
+    """Aligns a sweep, runs an engine on it and says what its depth is worth."""
+
+    def __init__(self, backend: SweepBackend, options: FocusSweepOptions | None = None) -> None:
+        self.backend = backend
+        self.options = options or FocusSweepOptions()
+
+    @property
+    def model_id(self) -> str:
+        """"<name>@<sha256[:8]>" of the weights."""
+        return self.backend.model_id
+
+    def warm_up(self, width_px: int, height_px: int, slices: int, iterations: int) -> None:
+        """Run on noise so that the first real sweep is not the slow one."""
+        noise = np.random.default_rng(0).integers(0, 255, (height_px, width_px, 3), np.uint8)
+        grid = Intrinsics(width_px, width_px, width_px / 2, height_px / 2, width_px, height_px)
+        sweep = Sweep(tuple(SweepSlice(SliceImage(n, noise, "", grid), SliceLens(n, 0.5 + n))
+                            for n in range(slices)), True, 0, 0)
+        for _ in range(iterations):
+            self.estimate(SweepFrame(sweep))
+
+    def estimate(self, frame: SweepFrame) -> DepthEstimate:
+        """Estimate one sweep.
+
+        Returns:
+            `DepthEstimate` on the grid of the newest slice. A sweep that moved by
+            `options.reject_px` or more has no depth: all NaN, MOTION_REJECTED.
+
+        Raises:
+            InvalidFrameError: too few or too small slices, no intrinsics, or constant images.
+        """
+        started = time.perf_counter()
+        slices = frame.sweep.slices
+        _check(slices)
+        newest = max(range(len(slices)), key=lambda n: slices[n].stamp_ns)
+        intrinsics, aligned = self._aligned(slices, newest)
+        ready = time.perf_counter()
+        facts = SweepFacts(
+            motion_px=aligned.motion_px, slices=len(slices),
+            coverage_diopters=frame.sweep.span_diopters,
+            largest_gap_diopters=frame.sweep.largest_gap_diopters, complete=frame.sweep.complete,
+            rejected=aligned.rejected, reason=aligned.reason)
+        focus = np.asarray(frame.sweep.focus_diopters, np.float32)
+        if aligned.rejected:
+            prediction, picture = None, slices[newest].image.image
+        else:
+            prediction = self.backend.infer(SweepInput(aligned.images, focus))
+            picture = prediction.picture
+        inferred = time.perf_counter()
+        shape = aligned.valid_mask.shape
+        estimate = DepthEstimate(
+            depth_m=np.full(shape, np.nan, np.float32), sigma_m=np.full(shape, np.nan, np.float32),
+            provenance=np.full(shape, Provenance.MOTION_REJECTED, np.uint8),
+            disparity_px=np.full(shape, np.nan, np.float32),
+            sigma_px=np.full(shape, np.nan, np.float32), stamp_ns=slices[newest].stamp_ns,
+            frame_id=slices[newest].image.frame_id, intrinsics=intrinsics,
+            scale_state=frame.scale_state, model_id=self.model_id, sweep=facts,
+            all_in_focus=picture)
+        if prediction is not None:
+            estimate = self._with_depth(estimate, prediction, frame, aligned, focus)
+        estimate.stage_ms.update(
+            align=1e3 * (ready - started), inference=1e3 * (inferred - ready),
+            postprocess=1e3 * (time.perf_counter() - inferred))
+        return estimate
+
+    def _aligned(self, slices: Sequence[SweepSlice], newest: int
+                 ) -> tuple[Intrinsics, AlignedSweep]:
+        """Slices at the magnification of the farthest focus, and the intrinsics of that grid."""
+        options = self.options
+        focus = [item.focus_diopters for item in slices]
+        grids = [item.image.intrinsics for item in slices]
+        fx = [grid.fx_px for grid in grids if grid is not None]
+        far = grids[0]
+        assert far is not None
+        if max(fx) - min(fx) > SAME_MAGNIFICATION * fx[0]:
+            grid, scales = far, [each / fx[0] for each in fx]
+        else:
+            beta, at = options.breathing_per_diopter, options.breathing_reference_diopters
+            scales = [breathing_scale(each, focus[0], beta) for each in focus]
+            grown = breathing_scale(focus[0], at, beta)
+            grid = replace(far, fx_px=far.fx_px * grown, fy_px=far.fy_px * grown)
+        images = [item.image.image for item in slices]
+        return grid, align_sweep(
+            images, focus, breathing_per_diopter=0.0, centre_px=(grid.cx_px, grid.cy_px),
+            warn_px=options.warn_px, reject_px=options.reject_px, reference_index=newest,
+            scales=scales, find_drift=options.align)
+
+    def _with_depth(self, estimate: DepthEstimate, prediction: SweepPrediction, frame: SweepFrame,
+                    aligned: AlignedSweep, focus: NDArray[np.float32]) -> DepthEstimate:
+        """The estimate with metres, σ and labels of a prediction."""
+        options = self.options
+        # With gain 1 px·m and focus at infinity, disparity is minus the inverse depth.
+        depth, sigma_m = depth_from_disparity(
+            -prediction.diopters, prediction.sigma_diopters, 1.0, 0.0,
+            min_m=options.min_depth_m, max_m=options.max_depth_m,
+            focus_sigma_diopters=frame.focus_sigma_diopters)
+        with np.errstate(invalid="ignore"):
+            hidden = (sigma_m > options.max_sigma_ratio * depth) | ~aligned.valid_mask
+        hidden |= flying_pixels(depth, options.edge_filter_px)
+        labels = _labels(prediction, aligned.images, focus, self.backend.has_prior)
+        for values in (depth, sigma_m):
+            values[hidden] = np.nan
+        sigma_m[~np.isfinite(depth)] = np.nan
+        labels[np.isinf(depth)] = Provenance.OUT_OF_RANGE
+        labels[np.isnan(depth)] = Provenance.NONE
+        if not frame.scale_state.is_metric:
+            depth, sigma_m = np.full_like(depth, np.nan), np.full_like(depth, np.nan)
+        unseen = ~aligned.valid_mask
+        disparity = np.where(unseen, np.nan, -prediction.diopters).astype(np.float32)
+        sigma_px = np.where(unseen, np.nan, prediction.sigma_diopters).astype(np.float32)
+        return replace(estimate, depth_m=depth, sigma_m=sigma_m, provenance=labels,
+                       disparity_px=disparity, sigma_px=sigma_px)
+
+
+def _labels(prediction: SweepPrediction, images: NDArray[np.uint8], focus: NDArray[np.float32],
+            has_prior: bool) -> NDArray[np.uint8]:
+    """Where each pixel's depth comes from, before what has none is known.
+
+    Whether focus can be told at all is judged without learning, by whether any slice stands out
+    in sharpness: what a network says of its own sources is not asked.
+    """
+    measured, _ = shape_from_focus(images, focus)
+    labels = np.full(measured.shape, Provenance.FUSED if has_prior else Provenance.MEASURED,
+                     np.uint8)
+    beyond = (prediction.diopters < focus[0]) | (prediction.diopters > focus[-1])
+    if not has_prior:  # a peak at the end of the sweep may lie anywhere beyond it
+        beyond |= (measured <= focus[0]) | (measured >= focus[-1])
+    labels[beyond] = Provenance.OUT_OF_RANGE
+    blank = np.isnan(measured)
+    labels[blank] = Provenance.PRIOR_ONLY if has_prior else Provenance.TEXTURELESS
+    # Clipped in every slice: defocus of a light has a sharp rim that looks like texture.
+    labels[(images.max(3) >= SATURATED).all(0)] = Provenance.SATURATED
+    return labels
+
+
+def _check(slices: Sequence[SweepSlice]) -> None:
+    if len(slices) < 3:
+        raise InvalidFrameError("too_few_slices", (
+            f"sweep of {len(slices)} slices: depth from focus needs three; set sweep.min_slices"))
+    first = slices[0].image
+    height, width = first.image.shape[:2]
+    if min(height, width) < MIN_SIDE_PX:
+        raise InvalidFrameError("too_small", (
+            f"slices are {width}x{height} px: at least {MIN_SIDE_PX} px a side are needed"))
+    for item in slices:
+        if item.image.intrinsics is None:
+            raise InvalidFrameError("no_camera_info", (
+                f"slice {item.stamp_ns}: has no intrinsics; publish camera_info with the image"))
+        if item.image.image.shape != first.image.shape:
+            raise InvalidFrameError("size_mismatch", (
+                f"slices are {first.image.shape} and {item.image.image.shape}: a sweep has one "
+                "size; do not change the camera's mode within it"))
+    if all(int(item.image.image.min()) == int(item.image.image.max()) for item in slices):
+        raise InvalidFrameError("constant_image", (
+            "all slices are constant: nothing was exposed; check lens cap, exposure and driver"))
+
+
+__all__ = ["FocusSweepEstimator", "FocusSweepOptions", "SweepFrame"]

@@ -1,0 +1,167 @@
+"""Engines that turn an aligned focus sweep into inverse depth, behind one small interface.
+
+`closed_form` (depth from focus without learning, `optics/shape_from_focus.py`) needs no weights;
+weights of the family ``sweep_depth`` run in torch.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Protocol
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from depth_fusion_ros.estimation.backends import (
+    CLOSED_FORM,
+    PRECISIONS,
+    inference_device,
+    load_network,
+)
+from depth_fusion_ros.estimation.model_card import (
+    ModelCard,
+    ModelError,
+    checked_file,
+    find_card,
+    load_card,
+)
+from depth_fusion_ros.networks.sweep_depth import SweepDepth
+from depth_fusion_ros.optics.edge_aware_fill import fill_diopters
+from depth_fusion_ros.optics.shape_from_focus import all_in_focus, shape_from_focus
+
+FAMILY = "sweep_depth"
+
+
+@dataclass(frozen=True)
+class SweepInput:
+    """An aligned sweep.
+
+    Attributes:
+        stack: (N, H, W, 3) uint8 sRGB, in rising order of focus, N ≥ 3.
+        focus_diopters: (N,) float32, strictly rising.
+    """
+
+    stack: NDArray[np.uint8]
+    focus_diopters: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class SweepPrediction:
+    """What an engine says, (H, W) float32 each.
+
+    Attributes:
+        diopters: inverse depth, 1/m; ≤ 0 = at or beyond infinity; NaN = unknown.
+        sigma_diopters: one standard deviation of it.
+        focus_share: 1 = it comes from focus, 0 = from what is known of scenes or from its
+            surroundings; NaN = the engine does not say.
+        picture: (H, W, 3) uint8, all in focus.
+    """
+
+    diopters: NDArray[np.float32]
+    sigma_diopters: NDArray[np.float32]
+    focus_share: NDArray[np.float32]
+    picture: NDArray[np.uint8]
+
+
+class SweepBackend(Protocol):
+    """What the estimator needs of an engine.
+
+    `has_prior`: whether pixels without texture get their depth from a monocular prior (else from
+    their surroundings).
+    """
+
+    model_id: str
+    device_name: str
+    backend_name: str
+    has_prior: bool
+
+    def infer(self, inputs: SweepInput) -> SweepPrediction:
+        """Inverse depth of one sweep."""
+        ...
+
+
+def load_sweep_backend(model: str, *, device: str = "auto", precision: str = "fp32",
+                       sha256: str = "", threads: int = 0, allow_cpu_fallback: bool = True
+                       ) -> SweepBackend:
+    """Load a model for focus sweeps; arguments as of `backends.load_backend`.
+
+    Raises:
+        ModelError: anything that keeps the model from running; the text says what to do.
+    """
+    if precision not in PRECISIONS:
+        raise ModelError(f"model.precision = {precision!r}: use one of {tuple(PRECISIONS)}")
+    threads = threads or os.cpu_count() or 1
+    if model == CLOSED_FORM:
+        return ClosedFormSweepBackend(threads)
+    target = inference_device(device, allow_cpu_fallback)
+    card_path = find_card(model)
+    card = load_card(card_path)
+    family = card.architecture.get("family", "difuse_net")
+    if family != FAMILY:
+        raise ModelError(f"model card {card_path}: is a {family} network, which reads dual pixels; "
+                         f"a focus sweep needs weights of family {FAMILY}, or {CLOSED_FORM}")
+    weights = checked_file(card_path, card.weights, sha256)
+    network = load_network(weights, card)
+    assert isinstance(network, SweepDepth)
+    return TorchSweepBackend(network, card, target, precision, threads)
+
+
+class ClosedFormSweepBackend:
+    """Depth from focus by the ring difference, filled along the picture where it is blank."""
+
+    backend_name = CLOSED_FORM
+    model_id = CLOSED_FORM
+    has_prior = False
+
+    def __init__(self, threads: int = 1) -> None:
+        cv2.setNumThreads(threads)
+        self.device_name = f"cpu, {threads} threads"
+
+    def infer(self, inputs: SweepInput) -> SweepPrediction:
+        """See `SweepBackend.infer`."""
+        measured, sigma_measured = shape_from_focus(inputs.stack, inputs.focus_diopters)
+        picture = np.asarray(all_in_focus(inputs.stack, inputs.focus_diopters, measured), np.uint8)
+        diopters, sigma = fill_diopters(measured, sigma_measured, picture)
+        share = np.isfinite(measured).astype(np.float32)
+        return SweepPrediction(diopters, sigma, share, picture)
+
+
+class TorchSweepBackend:
+    """A `SweepDepth` in torch: CPU or CUDA, fp32/fp16/bf16."""
+
+    backend_name = "torch"
+
+    def __init__(self, network: SweepDepth, card: ModelCard, device: torch.device,
+                 precision: str, threads: int) -> None:
+        self.device, self.dtype = device, PRECISIONS[precision]
+        if device.type == "cpu":
+            torch.set_num_threads(threads)
+            if self.dtype == torch.float16:
+                raise ModelError("model.precision = 'fp16' on the CPU: half precision is slow and "
+                                 "inexact there; use fp32 or bf16")
+        self.device_name = (torch.cuda.get_device_name(device) if device.type == "cuda"
+                            else f"cpu, {threads} threads")
+        self.network = network.to(device).eval()
+        self.model_id = card.model_id
+        self.has_prior = network.config.method != "none"
+        self._sigma, self._multiple = card.sigma, card.input_multiple_px
+
+    def infer(self, inputs: SweepInput) -> SweepPrediction:
+        """See `SweepBackend.infer`."""
+        height, width = inputs.stack.shape[1:3]
+        padded = np.stack([cv2.copyMakeBorder(
+            image, 0, -height % self._multiple, 0, -width % self._multiple, cv2.BORDER_REPLICATE)
+            for image in inputs.stack])
+        with torch.inference_mode(), torch.autocast(
+                self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            stack = torch.from_numpy(padded).to(self.device).permute(0, 3, 1, 2)[None] / 255.0
+            focus = torch.from_numpy(inputs.focus_diopters).to(self.device)[None]
+            d, log_sigma, share, _, _, picture = self.network(stack, focus)
+            found = torch.cat([d.float(), log_sigma.float().exp(), share.float()], 1)[0]
+            maps = found[:, :height, :width].cpu().numpy()
+            rgb = (picture[0, :, :height, :width].float().clamp(0, 1) * 255).round().byte()
+        return SweepPrediction(maps[0], self._sigma.apply(maps[1]), maps[2],
+                               np.ascontiguousarray(rgb.permute(1, 2, 0).cpu().numpy()))
