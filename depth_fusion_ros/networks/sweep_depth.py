@@ -115,9 +115,29 @@ class SweepDepth(nn.Module):
     def forward(self, stack: Tensor, focus_diopters: Tensor) -> tuple[Tensor, ...]:
         """Deployment: inverse depth, its log scale, the share of focus in it, what focus alone
         says and its σ, all (B, 1, H, W), and the all-in-focus image (B, 3, H, W)."""
-        output = self.forward_full(stack, focus_diopters)
-        return (output.diopters, output.log_sigma, output.measured_share, output.volume.diopters,
-                output.volume.sigma_diopters, output.all_in_focus)
+        return _deployed(self.forward_full(stack, focus_diopters))
+
+    def forward_with_prior(self, stack: Tensor, focus_diopters: Tensor, prior: Tensor
+                           ) -> tuple[Tensor, ...]:
+        """`forward` with a prior from elsewhere; the network's own is not run.
+
+        Args:
+            stack, focus_diopters: as in `forward_full`.
+            prior: (B, 1, H, W) relative inverse depth, larger = nearer, finite. Scale and shift
+                are free where the fusion aligns it (`estimation/priors.py` says which does).
+
+        Returns:
+            as `forward`.
+
+        Raises:
+            ValueError: a prior of another shape, or as `FocusVolume.forward_full`.
+        """
+        expected = (stack.shape[0], 1, *stack.shape[-2:])
+        if tuple(prior.shape) != expected:
+            raise ValueError(f"prior of shape {tuple(prior.shape)} for a stack of shape "
+                             f"{tuple(stack.shape)}: must be {expected}; resize it to the slices")
+        volume = self.volume.forward_full(stack, focus_diopters)
+        return _deployed(self.fuse(volume, all_in_focus(stack), prior))
 
     def forward_full(self, stack: Tensor, focus_diopters: Tensor) -> SweepDepthOutput:
         """Run everything.
@@ -147,6 +167,11 @@ class SweepDepth(nn.Module):
         log_sigma = torch.log(sigma).clamp(*LOG_SIGMA_RANGE)
         share = torch.full_like(d, 1.0 if self.config.method == "none" else float("nan"))
         return SweepDepthOutput(own, log_sigma, share, [], volume, prior, image)
+
+
+def _deployed(output: SweepDepthOutput) -> tuple[Tensor, ...]:
+    return (output.diopters, output.log_sigma, output.measured_share, output.volume.diopters,
+            output.volume.sigma_diopters, output.all_in_focus)
 
 
 def all_in_focus(stack: Tensor) -> Tensor:
