@@ -1,4 +1,4 @@
-"""Focus sweeps for tests: a training cache filled without rendering, a ray-traced folder."""
+"""Focus sweeps for tests: a training cache filled without rendering, a ray-traced folder, a run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from safetensors.torch import save_file
 
+from depth_fusion_ros.networks.registry import architecture, build
 from depth_fusion_ros.networks.sweep_depth import PARTS
 from depth_fusion_ros.training.sweep_data import SweepCache, SweepCacheConfig
 
@@ -89,3 +91,18 @@ def write_raytraced(root: Path) -> Path:
                  stack_srgb8=(stack * 255).round().clip(0, 255).astype(np.uint8),
                  stack_focus_m=FOCUS_M.astype(np.float32))
     return root
+
+
+def write_run(folder: Path, name: str) -> Path:
+    """A freshly initialised network, as a run that was stopped at once."""
+    folder.mkdir()
+    torch.manual_seed(0)
+    network = build(name)
+    save_file({k: v.contiguous() for k, v in network.state_dict().items()},
+              folder / f"{name}.safetensors")
+    (folder / "run.json").write_text(json.dumps({
+        "network": name, "architecture": architecture(network), "parameters": 1, "steps_done": 3,
+        "minutes": 0.5, "training": {
+            "start_from": "/home/someone/runs/a/prior/prior.safetensors",
+            "data": {"scenes": 16, "width_px": 64, "height_px": 64, "slices": 5}}}))
+    return folder

@@ -10,12 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import typer
+from capture_folders import FOCUS_D, REAL_K_PX_M, write_raytraced, write_real
 from safetensors.torch import save_file
-from typer.testing import CliRunner
 
-from depth_fusion_ros.cli.export import accuracy_lines
-from depth_fusion_ros.cli.main import app
 from depth_fusion_ros.estimation.dual_pixel import DualPixelFrame
 from depth_fusion_ros.estimation.estimate import Intrinsics
 from depth_fusion_ros.estimation.model_card import ModelError
@@ -23,60 +20,20 @@ from depth_fusion_ros.evaluation import benchmark
 from depth_fusion_ros.evaluation.methods import ConstantOracle, Method, MethodResult, open_method
 from depth_fusion_ros.evaluation.run_record import run_record
 from depth_fusion_ros.evaluation.samples import Sample
-from depth_fusion_ros.evaluation.semi_global import semi_global_disparity
-from depth_fusion_ros.networks.evidence import shift
 from depth_fusion_ros.networks.registry import architecture, build
 from depth_fusion_ros.optics.thin_lens import ThinLens
-from depth_fusion_ros.simulation.sensor import srgb_encode
 
-WIDTH, HEIGHT = 160, 96
-REAL_K_PX_M, FOCUS_D = 1.2, 1.05
 NAN = math.nan
-
-
-def texture() -> torch.Tensor:
-    coarse = torch.rand(1, 1, HEIGHT // 4, WIDTH // 4, generator=torch.Generator().manual_seed(2))
-    return torch.nn.functional.interpolate(coarse, size=(HEIGHT, WIDTH), mode="bicubic") * 0.5 + 0.2
-
-
-def views(disparity_px: float) -> tuple[np.ndarray, np.ndarray]:
-    """Linear (H, W, 3) left and right at a constant disparity."""
-    image = texture()
-    offset = torch.full_like(image, disparity_px / 2)
-    return tuple(shift(image, sign * offset)[0, 0].numpy()[..., None].repeat(3, -1)
-                 for sign in (1, -1))  # type: ignore[return-value]
 
 
 @pytest.fixture(scope="module")
 def raytraced(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two scenes of flat walls at 2 m: a robot's lens and, half as large in f, a phone's."""
-    folder = tmp_path_factory.mktemp("raytraced")
-    for index, (config, f_m) in enumerate((("robot_12mm", 0.012), ("phone_b4", 0.006))):
-        meta = {"config": config, "f_m": f_m, "N": 2.0, "pitch_m": 27.6e-6, "dp_focus_m": 1.0,
-                "fx_px": 440.0, "theta0_rad": 0.29}
-        gain = 0.42441 * f_m**2 / 2 / 27.6e-6 / (1 - f_m)
-        arrays = {}
-        for suffix, share in (("", 1.0), ("_real", 0.46)):
-            left, right = views(share * gain * (1 - 1 / 2.0))
-            arrays[f"dp_left{suffix}_lin12"] = (left * 4095).astype(np.uint16)
-            arrays[f"dp_right{suffix}_lin12"] = (right * 4095).astype(np.uint16)
-        np.savez(folder / f"scene_{index:03d}.npz", meta=json.dumps(meta),
-                 depth=np.full((HEIGHT, WIDTH), 2.0, np.float32),
-                 full_lin12=arrays["dp_left_lin12"], **arrays)
-    return folder
+    return write_raytraced(tmp_path_factory.mktemp("raytraced"))
 
 
 @pytest.fixture(scope="module")
 def real(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("real")
-    meta = json.dumps({"f_m": 0.05, "N": 4, "dp_focus_m": 1.0, "pitch_m": 4.67e-5})
-    for name, depth_m in (("flat_0600_f4", 0.6), ("flat_1500_f4", 1.5), ("box_001", 0.8)):
-        left, right = (
-            (srgb_encode(torch.from_numpy(v)).numpy() * 255).round().astype(np.uint8)
-            for v in views(REAL_K_PX_M * (FOCUS_D - 1 / depth_m)))
-        np.savez(folder / f"dp119_{name}.npz", left=left, right=right, meta=meta,
-                 depth=np.full((HEIGHT, WIDTH), depth_m, np.float16))
-    return folder
+    return write_real(tmp_path_factory.mktemp("real"))
 
 
 @pytest.fixture(scope="module")
@@ -181,36 +138,6 @@ def test_the_oracle_says_the_median_of_what_is_scored() -> None:
     assert row.values["abs_rel"] == pytest.approx((1.0 + 0.0 + 0.6) / 3)
 
 
-@pytest.mark.parametrize("disparity_px", [-4.3, -0.6, 0.0, 1.25, 5.7])
-def test_semi_global_matching_finds_fractions_of_both_signs_up_to_the_border(
-    disparity_px: float
-) -> None:
-    left, right = (np.sqrt(v[..., 0]) for v in views(disparity_px))
-    found = semi_global_disparity(left, right)
-    assert found.shape == (HEIGHT, WIDTH)
-    assert np.isfinite(found).all()
-    assert np.median(found) == pytest.approx(disparity_px, abs=0.05)
-    assert np.mean(np.abs(found - disparity_px) < 0.3) > 0.9
-
-
-def test_semi_global_matching_stays_within_its_limits() -> None:
-    left, right = (np.sqrt(v[..., 0]) for v in views(3.0))
-    found = semi_global_disparity(left, right, (-1.0, 2.5))
-    assert found.max() == 2.5
-    assert found.min() >= -1.0
-    with pytest.raises(ValueError, match="must be below"):
-        semi_global_disparity(left, right, (1.0, 1.0))
-    with pytest.raises(ValueError, match="of one size"):
-        semi_global_disparity(left, right[:-1])
-
-
-def test_semi_global_matching_is_metric_through_the_lens(raytraced: Path) -> None:
-    method = open_method("sgbm")
-    rows = benchmark.score(benchmark.raytraced_samples(raytraced, "soft", "clean"), [method])
-    assert rows[method.name][0].values["abs_rel"] < 0.15
-    assert rows[method.name][0].values["coverage"] == 1.0
-
-
 def test_two_flats_calibrate_gain_and_focus(real: Path, closed_form: Method) -> None:
     lens = benchmark.calibrate_on_flats(real, closed_form)
     assert lens.disparity_gain_px_m == pytest.approx(REAL_K_PX_M, rel=0.05)
@@ -290,65 +217,3 @@ def test_a_record_names_the_command_without_the_folders_of_this_machine(tmp_path
     assert record["wall_time_s"] == 1.3
     assert record["hardware"]["threads"] >= 1
     assert "torch" in record["versions"]
-
-
-def test_command_writes_all_tables_and_a_record(
-    raytraced: Path, real: Path, tmp_path: Path
-) -> None:
-    result = CliRunner().invoke(app, [
-        "benchmark", "--preset", "eval-tiny", "--raytraced", str(raytraced), "--real", str(real),
-        "--methods", "constant,closed_form", "--noise", "clean", "--cache", str(tmp_path / "cache"),
-        "--threads", "1", "--out", str(tmp_path), "--figures", str(tmp_path / "pictures")])
-    assert result.exit_code == 0, result.output
-    written = json.loads((tmp_path / "benchmark.json").read_text())
-    assert set(written) == {"simulated", "raytraced", "real", "methods", "record"}
-    assert set(written["raytraced"]) == {"ideal split, clean", "soft split, clean"}
-    by_lens = written["raytraced"]["ideal split, clean"]
-    assert set(by_lens) == {"all", "robot", "phone"}
-    assert by_lens["all"]["closed form"]["count"] == 2
-    assert by_lens["robot"]["closed form"]["count"] == 1
-    whole = by_lens["all"]["closed form"]
-    assert whole["mean"]["abs_rel"] == pytest.approx(
-        np.mean([by_lens[g]["closed form"]["mean"]["abs_rel"] for g in ("robot", "phone")]),
-        rel=1e-4)
-    assert {"aiwe_1", "one_minus_spearman", "textured_bound_distance"} <= set(whole["mean"])
-    assert set(written["real"]) == {"real", "calibration"}
-    assert written["real"]["calibration"]["closed form"]["k_px_m"] == pytest.approx(
-        REAL_K_PX_M, rel=0.05)
-    assert written["methods"]["closed form"]["parameters"] == 0
-    assert written["record"]["seeds"]["sensor noise"] == 0
-    assert str(tmp_path) not in json.dumps(written)
-    assert "Real captures" in result.output
-    pictures = {path.name for path in (tmp_path / "pictures").iterdir()}
-    assert pictures == {
-        f"{kind}_{name}.png" for kind in ("simulated", "raytraced")
-        for name in ("ideal_split__clean", "soft_split__clean", "reliability")
-    } | {"real_real.png", "real_reliability.png"}
-
-
-def test_command_takes_a_model_as_before_and_refuses_what_it_does_not_know(
-    raytraced: Path, tmp_path: Path
-) -> None:
-    def run(*arguments: str) -> tuple[int, str]:
-        result = CliRunner().invoke(app, ["benchmark", "--out", str(tmp_path), *arguments])
-        return result.exit_code, result.output
-
-    code, output = run("--raytraced", str(raytraced), "--model", "difuse_net_s", "--noise",
-                       "clean", "--split", "soft")
-    assert code == 0, output
-    rows = json.loads((tmp_path / "benchmark.json").read_text())["raytraced"]["soft split, clean"]
-    assert set(rows["all"]) == {"closed form", "difuse_net_s"}
-    line, = accuracy_lines(tmp_path / "benchmark.json", "difuse_net_s")
-    assert line["measured_on"] == "raytraced: soft split, clean"
-    mean = rows["all"]["difuse_net_s"]["mean"]
-    assert line["abs_rel"] == pytest.approx(mean["abs_rel"], abs=1e-4)
-    with pytest.raises(typer.BadParameter, match="difuse_net_xl"):
-        accuracy_lines(tmp_path / "benchmark.json", "difuse_net_xl")
-    for arguments, said in ((("--noise", "loud"), "indoor"), (("--split", "hard"), "soft"),
-                            (("--methods", "nothing"), "no shipped weights"),
-                            (("--methods", "sgbm,sgbm"), "called 'OpenCV SGBM'")):
-        code, output = run("--raytraced", str(raytraced), *arguments)
-        assert code == 2
-        assert said in output
-    assert run()[0] == 2
-    assert run("--preset", "evil")[0] == 2

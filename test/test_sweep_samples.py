@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,17 @@ import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from sweep_scenes import (
+    BREATHING_PX,
+    FOCUS_M,
+    FX_PX,
+    HEIGHT,
+    TRUE_DIOPTERS,
+    WIDTH,
+    magnified,
+    texture,
+    write_raytraced,
+)
 
 from depth_fusion_ros.evaluation.methods import MethodResult
 from depth_fusion_ros.evaluation.samples import NOISE
@@ -30,49 +40,12 @@ from depth_fusion_ros.evaluation.sweep_samples import (
     with_noise,
 )
 
-WIDTH, HEIGHT, FX_PX = 96, 64, 400.0
-FOCUS_M = 1 / np.linspace(3.0, 0.3, 10)
-TRUE_DIOPTERS = {"robot_12mm": 1.3, "phone_b4": 2.1}
-BREATHING_PX = 3.0
-"""fx of the slices falls by so much from the first to the last, where they breathe."""
 Array = NDArray[Any]
-
-
-def texture(width: int = WIDTH, height: int = HEIGHT) -> Array:
-    noise = np.random.default_rng(3).standard_normal((height, width)).astype(np.float32)
-    smooth = cv2.GaussianBlur(noise, (0, 0), 0.9)
-    return np.repeat((0.45 + 0.15 * smooth / smooth.std()).clip(0, 1)[..., None], 3, axis=2)
-
-
-def magnified(image: Array, scale: float) -> Array:
-    """About the centre, by a plain inverse map of coordinates."""
-    height, width = image.shape[:2]
-    y, x = np.mgrid[:height, :width]
-    cx, cy = (width - 1) / 2, (height - 1) / 2
-    back = (((x - cx) / scale + cx).astype(np.float32), ((y - cy) / scale + cy).astype(np.float32))
-    return cv2.remap(image, *back, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT)
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two flat walls; the second one's sweep breathes, and has a blank stripe on the left."""
-    root = tmp_path_factory.mktemp("raytraced")
-    for number, (config, true_diopters) in enumerate(TRUE_DIOPTERS.items()):
-        slice_fx = FX_PX + number * np.linspace(BREATHING_PX, -BREATHING_PX, 10) / 2
-        meta = {"config": config, "fx_px": FX_PX, "stack_breathing": bool(number),
-                "stack_fx_px": slice_fx.tolist(), "stack_focus_m": FOCUS_M.tolist()}
-        sharp = texture()
-        if number:
-            sharp[:, :20] = 0.5
-        stack = np.stack([magnified(cv2.GaussianBlur(sharp, (0, 0), np.hypot(
-            0.3, 2 * (1 / z - true_diopters))), fx / FX_PX) for z, fx in zip(FOCUS_M, slice_fx)])
-        view = (sharp**2 * 4095).astype(np.uint16)
-        np.savez(root / f"scene_{number:03d}.npz", meta=json.dumps(meta),
-                 depth=np.full((HEIGHT, WIDTH), 1 / true_diopters, np.float32),
-                 dp_left_lin12=view, dp_right_lin12=view,
-                 stack_srgb8=(stack * 255).round().clip(0, 255).astype(np.uint8),
-                 stack_focus_m=FOCUS_M.astype(np.float32))
-    return root
+    return write_raytraced(tmp_path_factory.mktemp("raytraced"))
 
 
 def test_sweeps_come_with_rising_focus_and_the_truth_of_their_scene(folder: Path) -> None:

@@ -10,10 +10,11 @@ import torch
 import torch.nn.functional as F
 import yaml
 from safetensors.torch import load_file
+from sweep_scenes import SIZE, TINY, fill_caches
 
 from depth_fusion_ros.networks.registry import architecture, build, build_from_dict
 from depth_fusion_ros.networks.sweep_depth import PARTS, SweepDepth, all_in_focus
-from depth_fusion_ros.training.config import ConfigError, load_config
+from depth_fusion_ros.training.config import ConfigError, LossSection, load_config, stage_config
 from depth_fusion_ros.training.objective import SealedBatch
 from depth_fusion_ros.training.parallel import start_processes
 from depth_fusion_ros.training.stages import copy_common, train
@@ -26,39 +27,10 @@ from depth_fusion_ros.training.sweep_data import (
 from depth_fusion_ros.training.sweep_objective import SweepObjective
 from depth_fusion_ros.training.tasks import make_objective, measure_held_out
 
-SIZE: dict[str, Any] = {"width_px": 64, "height_px": 64, "slices": 5, "aperture_samples": 16}
-TINY: dict[str, Any] = {
-    "network": "sweep_depth", "data": {"kind": "simulated_sweep", "scenes": 16, **SIZE},
-    "batch": 2, "warmup_steps": 1, "checkpoint_every_steps": 2,
-    "validation": {"scenes": 16, "every_steps": 50}, "threads": 1,
-    "hardware": {"accelerator": "cpu"},
-    "stages": [{"name": part, "steps": 1} for part in PARTS]}
-
-
-def filled(root: Path, seed: int) -> SweepCache:
-    """Walls at 0.5 to 2 m whose texture is the blurrier the farther focus is from them."""
-    cache = SweepCache(SweepCacheConfig(16, seed=seed, **SIZE), root)
-    random = torch.Generator().manual_seed(seed)
-    focus = torch.linspace(0.4, 2.2, SIZE["slices"])
-    truth = torch.linspace(0.5, 2.0, 16)
-    sharp = torch.rand(16, 3, 64, 64, generator=random)
-    for index, position in enumerate(focus):
-        for n in range(16):
-            width = 2 * round(4 * abs(float(position - truth[n]))) + 1
-            blurred = F.avg_pool2d(sharp[n], width, 1, width // 2, count_include_pad=False)
-            cache.stack[n, index] = blurred.numpy()
-    cache.focus[:] = focus.numpy()
-    cache.depth[:] = (1 / truth)[:, None, None].numpy()
-    (cache.folder / "done.txt").write_text("16")
-    return cache
-
 
 @pytest.fixture(scope="module")
 def cache_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("sweeps")
-    for seed in (1, 900001):
-        filled(root, seed)
-    return root
+    return fill_caches(tmp_path_factory.mktemp("sweeps"))
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +76,7 @@ def test_a_step_changes_its_part_and_nothing_else(part: str, cache: SweepCache) 
     torch.manual_seed(0)
     network = build("sweep_depth")
     assert isinstance(network, SweepDepth)
-    loss = load_loss()
+    loss = LossSection()
     objective = make_objective(network, part, loss)
     objective.train()
     before = {k: v.clone() for k, v in network.state_dict().items()}
@@ -121,17 +93,15 @@ def test_a_step_changes_its_part_and_nothing_else(part: str, cache: SweepCache) 
     assert errors and all(torch.isfinite(torch.tensor(v)) for v in errors.values())
 
 
-def load_loss() -> Any:
-    from depth_fusion_ros.training.config import LossSection
-
-    return LossSection(kind="metric")
-
-
-def test_an_unknown_part_is_refused() -> None:
+def test_an_unknown_part_or_loss_is_refused() -> None:
     network = build("sweep_depth")
     assert isinstance(network, SweepDepth)
     with pytest.raises(ValueError, match="'whole'"):
-        SweepObjective(network, "whole", load_loss())
+        SweepObjective(network, "whole", LossSection())
+    with pytest.raises(ValueError, match=r"'affine' of part 'fusion'.*'silog'"):
+        SweepObjective(network, "fusion", LossSection(kind="affine"))
+    with pytest.raises(ValueError, match="focus-sweep networks"):
+        make_objective(build("difuse_net_s"), "", LossSection(kind="silog"))
 
 
 def test_parts_are_trained_one_after_the_other_and_handed_on(
@@ -179,7 +149,16 @@ def test_every_fusion_runs_from_its_description(name: str) -> None:
     ({"stages": []}, "stages are missing"), ({"start_from": "gone.safetensors"}, "no such file"),
     ({"network": "difuse_net_s", "stages": [], "data": {"scenes": 16}, "start_from": "x"},
      "only focus-sweep networks"),
-    ({"data": {"kind": "simulated_sweep", "slices": 2}}, "slices")])
+    ({"data": {"kind": "simulated_sweep", "slices": 2}}, "slices"),
+    ({"network": "difuse_net_s", "stages": [], "data": {"scenes": 16}, "loss": {"kind": "silog"}},
+     "'silog' with network = 'difuse_net_s'"),
+    ({"stages": [{"name": "prior", "steps": 1, "loss": {"kind": "silog"}},
+                 {"name": "fusion", "steps": 1}]}, "stage 'prior': loss kind = 'silog'"),
+    ({"network": "difuse_net_s", "data": {"scenes": 16},
+      "stages": [{"name": "whole", "steps": 1, "loss": {"kind": "silog"}}]},
+     "stage 'whole': loss kind = 'silog'.*metric or affine"),
+    ({"stages": [{"name": "fusion", "steps": 1, "loss": {"kind": "affine"}}]},
+     "stage 'fusion': loss kind = 'affine'.*metric or silog")])
 def test_configurations_that_do_not_fit_are_refused_by_name(
     changes: dict[str, Any], named: str, tmp_path: Path
 ) -> None:
@@ -187,6 +166,14 @@ def test_configurations_that_do_not_fit_are_refused_by_name(
     path.write_text(yaml.safe_dump({**TINY, **changes}))
     with pytest.raises(ConfigError, match=named):
         load_config(path)
+
+
+def test_the_papers_loss_of_a_run_is_that_of_volume_and_fusion(tmp_path: Path) -> None:
+    path = tmp_path / "silog.yaml"
+    path.write_text(yaml.safe_dump({**TINY, "loss": {"kind": "silog"}}))
+    config = load_config(path)
+    assert [stage_config(config, stage).loss.kind for stage in config.stages] == [
+        "silog", "affine", "silog"]
 
 
 def test_weights_that_cannot_be_begun_from_are_named(tmp_path: Path, cache_root: Path) -> None:

@@ -13,7 +13,15 @@ import typer
 from rich.progress import Progress
 from rich.table import Table
 
-from depth_fusion_ros.cli.console import EXIT_UNUSABLE, console, fail, progress_bars
+from depth_fusion_ros.cli.console import (
+    EXIT_UNUSABLE,
+    chosen,
+    console,
+    counted,
+    fail,
+    progress_bars,
+    without_nan,
+)
 
 if TYPE_CHECKING:
     from depth_fusion_ros.evaluation.benchmark import ImageScore
@@ -76,8 +84,8 @@ def benchmark_command(
              EXIT_UNUSABLE)
     if preset and preset not in PRESETS:
         fail(f"--preset {preset}: use one of {', '.join(PRESETS)}", EXIT_UNUSABLE)
-    levels = _chosen("--noise", noise, bench.NOISE)
-    splits = _chosen("--split", split, (*bench.SPLITS, CALIBRATED))
+    levels = chosen("--noise", noise, bench.NOISE)
+    splits = chosen("--split", split, (*bench.SPLITS, CALIBRATED))
     opened = _open_methods(str(options["methods"]), backend, threads)
     out.mkdir(parents=True, exist_ok=True)
     started = time.perf_counter()
@@ -97,7 +105,7 @@ def benchmark_command(
             for one_split in (s for s in splits if s != CALIBRATED or key == "raytraced"):
                 for level in levels:
                     name = f"{one_split} split, {level}"
-                    samples = _counted(make(one_split, level), bars, f"{key}: {name}")
+                    samples = counted(make(one_split, level), bars, f"{key}: {name}")
                     report.add(name, bench.score(samples, opened, gallery.watch(name)))
             results[key] = report.finish(bars)
             gallery.write(key)
@@ -110,7 +118,7 @@ def benchmark_command(
     results["record"] = run_record("depth-fusion benchmark", options, seeds=seeds,
                                    wall_time_s=time.perf_counter() - started)
     path = out / "benchmark.json"
-    path.write_text(json.dumps(_without_nan(results), indent=1, ensure_ascii=False) + "\n")
+    path.write_text(json.dumps(without_nan(results), indent=1, ensure_ascii=False) + "\n")
     console.print(f"written: {path}")
 
 
@@ -144,8 +152,8 @@ class _Report:
         kinds = sorted(set(of.values()) - {""}, reverse=True)
         for group in ["all", *(kinds if len(kinds) > 1 else [])]:
             for method, rows in scores.items():
-                chosen = [r for r in rows if group in ("all", of[r.name])]
-                row = tabulate(chosen, images=group == "all")
+                members = [r for r in rows if group in ("all", of[r.name])]
+                row = tabulate(members, images=group == "all")
                 self.results.setdefault(name, {}).setdefault(group, {})[method] = row
                 for table, columns in ((self.metric, _METRIC), (self.affine, _AFFINE)):
                     table.add_row(name, group, method, *(
@@ -196,7 +204,7 @@ def _score_real(folder: Path, methods: Sequence[Method], bars: Progress, picture
             bars.console.print(f"{method.name}: k = {lens.disparity_gain_px_m:.3f} px·m in the "
                                f"centre, focus {lens.focus_diopters:.3f} D from the flats")
         samples = (s for s in bench.real_samples(folder, lens) if "flat" not in s.name)
-        scores.update(bench.score(_counted(samples, bars, f"real: {method.name}"), [method],
+        scores.update(bench.score(counted(samples, bars, f"real: {method.name}"), [method],
                                   pictures.watch("real")))
     pictures.write("real")
     groups = {s.name: s.group for rows in scores.values() for s in rows}
@@ -219,22 +227,6 @@ def _open_methods(names: str, backend: str, threads: int) -> list[Method]:
     except ModelError as error:
         fail(str(error), EXIT_UNUSABLE)
     return list(opened.values())
-
-
-def _chosen(option: str, text: str, known: Sequence[str] | dict[str, Any]) -> list[str]:
-    names = [name.strip() for name in text.split(",")]
-    unknown = [name for name in names if name not in known]
-    if unknown:
-        fail(f"{option} {','.join(unknown)}: use {', '.join(known)}", EXIT_UNUSABLE)
-    return names
-
-
-def _counted(samples: Iterator[Sample], bars: Progress, text: str) -> Iterator[Sample]:
-    task = bars.add_task(text, total=None, note="")
-    for sample in samples:
-        yield sample
-        bars.update(task, advance=1, note=sample.name)
-    bars.remove_task(task)
 
 
 def _rendering(bars: Progress) -> Any:
@@ -261,14 +253,3 @@ def _cell(column: str, value: float) -> str:
     if math.isnan(value):
         return "–"
     return f"{value:.4f}" if column in _FINE else f"{value:.3f}"
-
-
-def _without_nan(value: Any) -> Any:
-    """JSON has no NaN: null."""
-    if isinstance(value, dict):
-        return {key: _without_nan(entry) for key, entry in value.items()}
-    if isinstance(value, list):
-        return [_without_nan(entry) for entry in value]
-    if isinstance(value, float):
-        return float(f"{value:.6g}") if math.isfinite(value) else None
-    return value

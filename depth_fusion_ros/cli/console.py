@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from typing import NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import typer
 from rich.console import Console
@@ -14,6 +15,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 console = Console(highlight=False)
+
+Named = TypeVar("Named")
 
 EXIT_FAILED = 1  # it ran, and what it found or did is not good
 EXIT_UNUSABLE = 2  # it could not run: environment or arguments
@@ -37,6 +40,35 @@ def progress_bars() -> Iterator[Progress]:
     )
     with Progress(*columns, console=console) as progress:
         yield progress
+
+
+def counted(samples: Iterator[Named], bars: Progress, text: str) -> Iterator[Named]:
+    """Pass samples (with a `name`) on and count them in a bar called `text`."""
+    task = bars.add_task(text, total=None, note="")
+    for sample in samples:
+        yield sample
+        bars.update(task, advance=1, note=getattr(sample, "name", ""))
+    bars.remove_task(task)
+
+
+def chosen(option: str, text: str, known: Collection[str]) -> list[str]:
+    """Names of a comma-separated option; unknown ones end the command and are named."""
+    names = [name.strip() for name in text.split(",")]
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        fail(f"{option} {','.join(unknown)}: use {', '.join(known)}", EXIT_UNUSABLE)
+    return names
+
+
+def without_nan(value: Any) -> Any:
+    """The same for JSON: six digits, and null where a number is not finite."""
+    if isinstance(value, dict):
+        return {key: without_nan(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [without_nan(entry) for entry in value]
+    if isinstance(value, float):
+        return float(f"{value:.6g}") if math.isfinite(value) else None
+    return value
 
 
 def stop_in_order_on_termination() -> None:

@@ -12,27 +12,40 @@ from rich.console import Console
 
 console = Console()
 
+_KEPT = ("abs_rel", "textured_abs_rel", "delta_1", "rmse_m", "within_1_sigma", "within_2_sigma")
+_VIEWS = ("closed form", "benchmark --methods closed_form")
+_BASELINES = {"simulated": _VIEWS, "raytraced": _VIEWS, "real": _VIEWS,
+              "sweeps": ("ring difference", "benchmark-sweeps --methods ring")}
+"""Kind of captures → the method without learning beside a network's, and how to score it."""
+_TITLES = {"sweeps": "ray-traced sweeps"}
+
 
 def export_command(
     run: Annotated[Path, typer.Argument(help="Folder of a finished training run.")],
     out: Annotated[Path, typer.Option(help="Folder for NAME.safetensors, .onnx and .json.")],
-    name: Annotated[str, typer.Option(help="Name of the model.")] = "difuse_net_s",
+    name: Annotated[str, typer.Option(help="Name of the model. Default: the network's.")] = "",
     version: Annotated[str, typer.Option(help="Version of the weights.")] = "0.1.0",
-    command: Annotated[str, typer.Option(help="Command that reproduces the training.")] = (
-        "depth-fusion train --config config/train/difuse_net_s.yaml"),
+    command: Annotated[str, typer.Option(
+        help="Command that reproduces the training. Default: with the configuration in "
+             "config/train/ that is called like the network.")] = "",
     accuracy: Annotated[Path | None, typer.Option(
         help="benchmark.json of `depth-fusion benchmark` on these weights, for the card.",
     )] = None,
     cache: Annotated[Path, typer.Option(help="Folder for rendered scenes.")] = Path("runs/cache"),
     curve: Annotated[Path | None, typer.Option(help="Where to draw the curve (PNG).")] = None,
 ) -> None:
-    """Calibrate sigma on held-out simulated scenes and write weights, ONNX graph and card."""
+    """Calibrate sigma on held-out simulated scenes and write weights, ONNX graph and card.
+
+    Focus-sweep networks get no ONNX graph; they run in torch.
+    """
     from safetensors.torch import load_file
 
     from depth_fusion_ros.estimation.export import write_model
     from depth_fusion_ros.networks.registry import build_from_dict
+    from depth_fusion_ros.networks.sweep_depth import PARTS
     from depth_fusion_ros.training.calibration import calibrate_sigma, draw_curve
     from depth_fusion_ros.training.config import TrainingConfig
+    from depth_fusion_ros.training.stage_networks import STAGE_NETWORKS
 
     facts_path = run / "run.json"
     if not facts_path.is_file():
@@ -40,6 +53,12 @@ def export_command(
                       "(depth-fusion train resumes)[/red]")
         raise typer.Exit(2)
     facts = json.loads(facts_path.read_text())
+    if facts["network"] in (*PARTS, *STAGE_NETWORKS):
+        console.print(f"[red]{run}: is the stage {facts['network']!r} of a run, whose last stage "
+                      f"is the model; export {run.parent}[/red]", highlight=False)
+        raise typer.Exit(2)
+    name = name or facts["network"]
+    command = command or f"depth-fusion train --config config/train/{facts['network']}.yaml"
     network = build_from_dict(facts["architecture"])
     network.load_state_dict(load_file(run / f"{facts['network']}.safetensors"))
     try:
@@ -56,29 +75,33 @@ def export_command(
         accuracy=accuracy_lines(accuracy, name))
     if curve is not None:
         draw_curve(run, curve)
-    console.print(f"{card.model_id}: {card.parameters} parameters, in {out}")
+    graph = "" if card.onnx else "; no ONNX graph, it runs in torch"
+    console.print(f"{card.model_id}: {card.parameters} parameters, in {out}{graph}")
 
 
 def accuracy_lines(path: Path | None, name: str) -> list[dict[str, Any]]:
-    """Lines for the card: mean metrics per set, beside the closed form's."""
+    """Lines for the card: mean metrics per set, beside those of matching without learning.
+
+    Args:
+        path: benchmark.json of `depth-fusion benchmark`, or sweeps.json of `benchmark-sweeps`.
+        name: of the model in it.
+    """
     if path is None:
         return []
-    keep = ("abs_rel", "textured_abs_rel", "delta_1", "rmse_m", "within_1_sigma",
-            "within_2_sigma")
     results = json.loads(path.read_text())
     lines = []
-    for kind in ("simulated", "raytraced", "real"):
+    for kind, (baseline, methods) in _BASELINES.items():
         for data, groups in results.get(kind, {}).items():
             if data == "calibration":
                 continue
             means = {method: row["mean"] for method, row in groups["all"].items()}
-            for method in (name, "closed form"):
+            for method in (name, baseline):
                 if method not in means:
                     raise typer.BadParameter(
                         f"{path}: has no results of {method!r} on {kind} {data!r}; score it with "
-                        f"depth-fusion benchmark --methods closed_form,{name}")
+                        f"depth-fusion {methods},{name}")
             lines.append({
-                "measured_on": data if data == kind else f"{kind}: {data}",
-                **{key: means[name][key] and round(means[name][key], 4) for key in keep},
-                "closed_form_abs_rel": round(means["closed form"]["abs_rel"], 4)})
+                "measured_on": data if data == kind else f"{_TITLES.get(kind, kind)}: {data}",
+                **{key: means[name][key] and round(means[name][key], 4) for key in _KEPT},
+                "closed_form_abs_rel": round(means[baseline]["abs_rel"], 4)})
     return lines

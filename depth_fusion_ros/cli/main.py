@@ -1,4 +1,4 @@
-"""`depth-fusion`: demo, bag, train, export, benchmark, study, doctor.
+"""`depth-fusion`: demo, bag, train, export, benchmark, benchmark-sweeps, study, doctor.
 
 Nothing heavy (torch, rclpy) is imported before a command needs it, so --help is quick.
 """
@@ -7,7 +7,16 @@ from __future__ import annotations
 
 import typer
 
-from depth_fusion_ros.cli import bag, benchmark, demo, doctor, export, study, train
+from depth_fusion_ros.cli import (
+    bag,
+    benchmark,
+    benchmark_sweeps,
+    demo,
+    doctor,
+    export,
+    study,
+    train,
+)
 
 app = typer.Typer(
     name="depth-fusion",
@@ -20,6 +29,7 @@ app.add_typer(bag.app, name="bag")
 app.command("train")(train.train_command)
 app.command("export")(export.export_command)
 app.command("benchmark")(benchmark.benchmark_command)
+app.command("benchmark-sweeps")(benchmark_sweeps.benchmark_sweeps_command)
 app.command("study")(study.study_command)
 app.command("doctor")(doctor.doctor_command)
 

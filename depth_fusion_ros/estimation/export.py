@@ -1,4 +1,9 @@
-"""Export trained weights: safetensors, ONNX graph and model card in one folder."""
+"""Export trained weights: safetensors, ONNX graph and model card in one folder.
+
+Focus-sweep networks have no graph (``"onnx": null``) and run in torch: their number of slices is
+free, which the tracing exporter takes for a constant, and so is a median over the image, for which
+ONNX has no operator.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +22,7 @@ from depth_fusion_ros.estimation.model_card import FileEntry, ModelCard, ModelEr
 from depth_fusion_ros.estimation.sigma_calibration import SigmaCalibration
 from depth_fusion_ros.networks.convention import CONDITION_CHANNELS
 from depth_fusion_ros.networks.registry import Network, build_from_dict
+from depth_fusion_ros.networks.sweep_depth import SweepDepth
 
 OPSET = 18
 TOLERANCE_PX = 2e-2
@@ -74,7 +80,8 @@ def _random_inputs(height: int, width: int, seed: int) -> tuple[torch.Tensor, ..
 
 def write_model(run: Path, folder: Path, *, name: str, version: str, date: str, command: str,
                 sigma: SigmaCalibration, accuracy: list[dict[str, Any]]) -> ModelCard:
-    """Turn a training run into a shipped model: NAME.safetensors, NAME.onnx and NAME.json.
+    """Turn a training run into a shipped model: NAME.safetensors, NAME.json and, if it can be,
+    NAME.onnx.
 
     Args:
         run: folder with the run's weights and run.json. folder: where the model goes.
@@ -88,26 +95,23 @@ def write_model(run: Path, folder: Path, *, name: str, version: str, date: str, 
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(run / f"{facts['network']}.safetensors", weights)
     network.load_state_dict(load_file(weights))
-    graph = folder / f"{name}.onnx"
-    export_onnx(network, graph)
     data = facts["training"]["data"]
+    graph: FileEntry | None = None
+    if isinstance(network, SweepDepth):
+        learned_from, valid_range = _sweeps(data)
+    else:
+        learned_from, valid_range = _views(data)
+        path = folder / f"{name}.onnx"
+        export_onnx(network, path)
+        graph = FileEntry(file=path.name, sha256=sha256_of(path))
     card = ModelCard(
         name=name, version=version, licence="Apache-2.0", date=date, network=facts["network"],
         architecture=facts["architecture"], parameters=facts["parameters"],
-        weights=FileEntry(file=weights.name, sha256=sha256_of(weights)),
-        onnx=FileEntry(file=graph.name, sha256=sha256_of(graph)),
-        training_data=(
-            f"{data['scenes']} procedural scenes of {data['width_px']}x{data['height_px']} px, "
-            "ray-traced through a finite aperture by depth_fusion_ros.simulation; sensor (ideal "
-            "and soft split, shading, noise, bits) drawn anew at every visit; no photographs, "
-            "no real captures"),
-        training={"command": command, "config": facts["training"], "steps": facts["steps_done"],
-                  "minutes": facts["minutes"], "hardware": "2 CPU cores"},
-        accuracy=accuracy,
-        valid_range={
-            "depth_m": [0.2, 20.0], "blur_gain_px_m": [0.7, 14.0],
-            "focus_diopters": [0.05, 4.0], "blur_px": [-24.0, 24.0],
-            "kappa": [0.08, 0.4244], "noise_variance_at_full_scale": [1e-6, 1.5e-3]},
+        weights=FileEntry(file=weights.name, sha256=sha256_of(weights)), onnx=graph,
+        training_data=learned_from,
+        training={"command": command, "config": without_folders(facts["training"]),
+                  **_effort(run, facts), "hardware": "2 CPU cores"},
+        accuracy=accuracy, valid_range=valid_range,
         sigma_scale=round(math.exp(float(np.median(sigma.log_sigma)) - float(
             np.median(sigma.log_scale))), 4),
         sigma_calibration=sigma.to_dict(), input_multiple_px=network.config.stride)
@@ -115,3 +119,47 @@ def write_model(run: Path, folder: Path, *, name: str, version: str, date: str, 
     return card
 
 
+def _views(data: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """What a dual-pixel network of simulated scenes learned from, and the range of it."""
+    return (
+        f"{data['scenes']} procedural scenes of {data['width_px']}x{data['height_px']} px, "
+        "ray-traced through a finite aperture by depth_fusion_ros.simulation; sensor (ideal "
+        "and soft split, shading, noise, bits) drawn anew at every visit; no photographs, "
+        "no real captures", {
+            "depth_m": [0.2, 20.0], "blur_gain_px_m": [0.7, 14.0],
+            "focus_diopters": [0.05, 4.0], "blur_px": [-24.0, 24.0],
+            "kappa": [0.08, 0.4244], "noise_variance_at_full_scale": [1e-6, 1.5e-3]})
+
+
+def _sweeps(data: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The same of a network of simulated focus sweeps."""
+    return (
+        f"{data['scenes']} procedural scenes of {data['width_px']}x{data['height_px']} px, each "
+        f"at {data['slices']} focus positions, ray-traced through a finite aperture by "
+        "depth_fusion_ros.simulation; number and choice of slices, exposure, flicker, remains of "
+        "drift and breathing, and noise drawn anew at every visit; no photographs, no real "
+        "captures", {
+            "depth_m": [0.12, 25.0], "blur_gain_px_m": [0.7, 14.0],
+            "focus_diopters": [0.015, 5.75], "slices": [4, data["slices"]],
+            "drift_px": [-0.6, 0.6], "noise_variance_at_full_scale": [1e-6, 1e-3]})
+
+
+def _effort(run: Path, facts: dict[str, Any]) -> dict[str, Any]:
+    """Steps and minutes of a run, and of the stages before the last, whose folders lie in it."""
+    before = [json.loads(path.read_text()) for path in sorted(run.glob("*/run.json"))]
+    stages = {each["network"]: {"steps": each["steps_done"], "minutes": each["minutes"]}
+              for each in before}
+    minutes = round(facts["minutes"] + sum(each["minutes"] for each in before), 1)
+    return {"steps": facts["steps_done"], "minutes": minutes,
+            **({"stages": stages} if stages else {})}
+
+
+def without_folders(value: Any) -> Any:
+    """The same plain values, where an absolute path is told by its last two parts only."""
+    if isinstance(value, dict):
+        return {key: without_folders(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [without_folders(entry) for entry in value]
+    if isinstance(value, str) and Path(value).is_absolute():
+        return "/".join(Path(value).parts[-2:])
+    return value

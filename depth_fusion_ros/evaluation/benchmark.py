@@ -10,11 +10,11 @@ the published protocol on all pixels with truth in range, in its unit (`affine_m
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -41,8 +41,10 @@ from depth_fusion_ros.evaluation.samples import (
 from depth_fusion_ros.optics.thin_lens import ThinLens
 
 __all__ = ["CALIBRATION_FLATS", "LENS_GROUPS", "NOISE", "OPTIONS", "SPLITS", "ImageScore", "Sample",
-           "calibrate_on_flats", "raytraced_samples", "real_samples", "score", "score_image",
-           "simulated_samples", "summary", "tabulate"]
+           "calibrate_on_flats", "raytraced_samples", "real_samples", "score", "score_each",
+           "score_image", "simulated_samples", "summary", "tabulate"]
+
+S = TypeVar("S")
 
 CALIBRATION_FLATS = ("dp119_flat_0600_f4", "dp119_flat_1500_f4")
 SUBSET_KEYS = ("abs_rel", "median_abs_rel", "bias_rel", "rmse_m", "delta_1", "within_1_sigma",
@@ -69,28 +71,40 @@ class ImageScore:
     ranges: dict[str, float]
 
 
+def score_each(
+    samples: Iterable[S], estimates: Mapping[str, Callable[[S], MethodResult]],
+    score_one: Callable[[S, MethodResult, float], ImageScore],
+    watch: Callable[[S, str, MethodResult], None],
+) -> dict[str, list[ImageScore]]:
+    """Estimate every sample with every method and score what comes out.
+
+    Args:
+        samples: of any kind; each is held only while it is scored.
+        estimates: name → method. score_one: of a sample, its result and the seconds it took.
+        watch: called with every sample, name and result, e.g. to draw it.
+
+    Returns:
+        name → one score per sample.
+    """
+    scores: dict[str, list[ImageScore]] = {name: [] for name in estimates}
+    for sample in samples:
+        for name, estimate in estimates.items():
+            started = perf_counter()
+            result = estimate(sample)
+            seconds = perf_counter() - started
+            scores[name].append(score_one(sample, result, seconds))
+            watch(sample, name, result)
+    return scores
+
+
 def score(
     samples: Iterable[Sample], methods: Sequence[Method],
     watch: Callable[[Sample, Method, MethodResult], None] = lambda *_: None,
 ) -> dict[str, list[ImageScore]]:
-    """Estimate and score every sample with every method.
-
-    Args:
-        samples: each is held only while it is scored. methods: with different names.
-        watch: called with every result, e.g. to draw it.
-
-    Returns:
-        method name → one score per sample.
-    """
-    scores: dict[str, list[ImageScore]] = {method.name: [] for method in methods}
-    for sample in samples:
-        for method in methods:
-            started = perf_counter()
-            result = method.estimate(sample)
-            seconds = perf_counter() - started
-            scores[method.name].append(score_image(sample, result, seconds))
-            watch(sample, method, result)
-    return scores
+    """`score_each` of dual-pixel methods, which have different names."""
+    by_name = {method.name: method for method in methods}
+    return score_each(samples, {name: m.estimate for name, m in by_name.items()}, score_image,
+                      lambda sample, name, result: watch(sample, by_name[name], result))
 
 
 def score_image(sample: Sample, result: MethodResult, seconds: float = float("nan")) -> ImageScore:

@@ -23,6 +23,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from depth_fusion_ros.estimation.backends import (
@@ -41,7 +42,7 @@ from depth_fusion_ros.estimation.model_card import (
 )
 from depth_fusion_ros.evaluation.samples import Sample
 from depth_fusion_ros.evaluation.semi_global import SemiGlobalOptions, semi_global_disparity
-from depth_fusion_ros.networks.registry import build_from_dict
+from depth_fusion_ros.networks.registry import Network, build_from_dict
 from depth_fusion_ros.networks.sweep_depth import SweepDepth
 from depth_fusion_ros.optics.thin_lens import depth_from_disparity
 
@@ -184,7 +185,7 @@ def open_method(specification: str, *, backend: str = "auto", threads: int = 0) 
     if specification == CONSTANT:
         return ConstantOracle()
     if Path(specification).is_dir():
-        return _from_run(Path(specification), threads)
+        return _from_weights(*run_weights(Path(specification)), LAPLACE_SIGMA, threads)
     card_path = find_card(specification)
     card = load_card(card_path)
     if _is_node_network(card.architecture):
@@ -218,26 +219,39 @@ class ModuleBackend:
         return output[0, 0].numpy(), log_scale[0, 0].exp().numpy() * np.float32(self.sigma_scale)
 
 
-def _from_run(folder: Path, threads: int) -> Method:
-    """A finished or running training: run.json and the weights it names."""
+def run_weights(folder: Path) -> tuple[str, dict[str, Any], Path]:
+    """Name, architecture and weights' path of a finished or running training.
+
+    Raises:
+        ModelError: the folder holds no run.json.
+    """
     facts_path = folder / "run.json"
     if not facts_path.is_file():
         raise ModelError(f"run folder {folder}: holds no run.json; give the folder that "
                          "depth-fusion train wrote, after its first evaluation")
     facts = json.loads(facts_path.read_text())
-    weights = folder / f"{facts['network']}.safetensors"
-    return _from_weights(facts["network"], facts["architecture"], weights, LAPLACE_SIGMA, threads)
+    return facts["network"], facts["architecture"], folder / f"{facts['network']}.safetensors"
+
+
+def network_with_weights(architecture: dict[str, Any], weights: Path) -> Network:
+    """Build a described network and load its weights.
+
+    Raises:
+        ModelError: they cannot be read, or do not fit.
+    """
+    try:
+        network = build_from_dict(architecture)
+        network.load_state_dict(load_file(weights))
+    except (OSError, RuntimeError, KeyError, TypeError, ValueError, SafetensorError) as error:
+        first = " ".join(str(error).strip().splitlines()[:2])
+        raise ModelError(f"weights {weights}: do not fit their architecture ({first}); take "
+                         "weights and description from the same run") from error
+    return network
 
 
 def _from_weights(name: str, architecture: dict[str, Any], weights: Path, sigma_scale: float,
                   threads: int) -> Method:
-    try:
-        network = build_from_dict(architecture)
-        network.load_state_dict(load_file(weights))
-    except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
-        first = " ".join(str(error).strip().splitlines()[:2])
-        raise ModelError(f"weights {weights}: do not fit their architecture ({first}); take "
-                         "weights and description from the same run") from error
+    network = network_with_weights(architecture, weights)
     if isinstance(network, SweepDepth):
         raise ModelError(f"weights {weights}: are of a focus-sweep network, which sees no dual "
                          "pixels; give weights of a dual-pixel network")

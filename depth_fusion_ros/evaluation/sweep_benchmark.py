@@ -8,6 +8,7 @@
 | laplacian | shape from focus, modified Laplacian, `optics/shape_from_focus.py` |
 | ring | the same with the ring difference |
 | constant | the median of the truth everywhere: an oracle, what knowing one number gives |
+| run folder, card, shipped name; with #volume or #prior | a network, `learned_sweeps.py` |
 
 Errors count at every pixel with truth, so the classical methods fill what they cannot measure
 (`optics/edge_aware_fill.py`); their σ is wide there.
@@ -17,14 +18,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from time import perf_counter
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
 from depth_fusion_ros.estimation.dual_pixel import DualPixelFrame
 from depth_fusion_ros.estimation.estimate import Intrinsics
-from depth_fusion_ros.evaluation.benchmark import ImageScore, score_image, summary
+from depth_fusion_ros.estimation.model_card import ModelError, shipped_models
+from depth_fusion_ros.evaluation.benchmark import ImageScore, score_each, score_image, summary
+from depth_fusion_ros.evaluation.learned_sweeps import metric_result, open_learned_sweep
 from depth_fusion_ros.evaluation.methods import MAX_M, MIN_M, MethodResult
 from depth_fusion_ros.evaluation.samples import LENS_GROUPS, Sample
 from depth_fusion_ros.evaluation.sweep_samples import SweepSample
@@ -82,8 +85,7 @@ class ShapeFromFocusMethod:
         if np.isnan(diopters).all():  # nothing to see at all: somewhere within the sweep
             diopters = np.full_like(diopters, (focus[0] + focus[-1]) / 2)
             sigma = np.full_like(diopters, (focus[-1] - focus[0]) / 12**0.5)
-        depth = np.clip(1 / np.maximum(diopters, 1 / MAX_M), MIN_M, MAX_M).astype(np.float32)
-        return MethodResult(diopters, depth, np.asarray(depth * depth * sigma, np.float32))
+        return metric_result(diopters, sigma)
 
 
 @dataclass(frozen=True)
@@ -106,50 +108,45 @@ def open_sweep_method(specification: str) -> SweepMethod:
     """Open what a specification names, see the module's table.
 
     Raises:
-        ValueError: no such method.
+        ModelError: no such method, or its files do not fit; the text says what to do.
     """
     if specification in FOCUS_MEASURES:
         return ShapeFromFocusMethod(specification)
     if specification == CONSTANT:
         return SweepConstantOracle()
-    raise ValueError(f"method {specification!r}: unknown; use one of "
-                     f"{', '.join((*FOCUS_MEASURES, CONSTANT))}")
+    model = specification.partition("#")[0]
+    if model not in shipped_models() and not Path(model).exists():
+        raise ModelError(f"method {specification!r}: unknown; use one of "
+                         f"{', '.join((*FOCUS_MEASURES, CONSTANT))}, or the run folder or model "
+                         "card of a focus-sweep network")
+    return open_learned_sweep(specification)
 
 
 def score_sweeps(
     samples: Iterable[SweepSample], methods: Sequence[SweepMethod],
     watch: Callable[[SweepSample, SweepMethod, MethodResult], None] = lambda *_: None,
 ) -> dict[str, list[ImageScore]]:
-    """Estimate and score every sweep with every method.
-
-    Args:
-        samples: each is held only while it is scored. methods: with different names.
-        watch: called with every result, e.g. to draw it.
-
-    Returns:
-        method name → one score per sample.
-    """
-    scores: dict[str, list[ImageScore]] = {method.name: [] for method in methods}
-    for sample in samples:
-        for method in methods:
-            started = perf_counter()
-            result = method.estimate(sample)
-            seconds = perf_counter() - started
-            scores[method.name].append(score_image(_as_sample(sample), result, seconds))
-            watch(sample, method, result)
-    return scores
+    """`benchmark.score_each` of sweep methods, which have different names."""
+    by_name = {method.name: method for method in methods}
+    return score_each(samples, {name: m.estimate for name, m in by_name.items()},
+                      lambda sample, *result: score_image(_as_sample(sample), *result),
+                      lambda sample, name, result: watch(sample, by_name[name], result))
 
 
-def lens_rows(scores: Sequence[ImageScore]) -> dict[str, dict[str, float]]:
-    """`ROW_KEYS` and ``count``, means over images: of all, of each lens group and of each lens."""
+def by_lens(scores: Sequence[ImageScore]) -> dict[str, list[ImageScore]]:
+    """Scores of "all", of each lens group and of each lens; none of them empty."""
     rows = {"all": list(scores)}
     for group in LENS_GROUPS:
         rows[group] = [s for s in scores if s.lens_group == group]
     for score in scores:
         rows.setdefault(score.group, []).append(score)
+    return {group: members for group, members in rows.items() if members}
+
+
+def lens_rows(scores: Sequence[ImageScore]) -> dict[str, dict[str, float]]:
+    """`ROW_KEYS` and ``count``, means over images: of all, of each lens group and of each lens."""
     return {group: {**{key: summary(members)[key] for key in ROW_KEYS},
-                    "count": float(len(members))}
-            for group, members in rows.items() if members}
+                    "count": float(len(members))} for group, members in by_lens(scores).items()}
 
 
 def _as_sample(sweep: SweepSample) -> Sample:

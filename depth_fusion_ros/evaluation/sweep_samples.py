@@ -1,6 +1,7 @@
 """Focus sweeps with truth, ready for scoring.
 
     for sample in raytraced_sweeps(folder, noise="indoor", slices=5): ...
+    for sample in held_out_sweeps(cache): ...     # of a training, other seed, never trained on
 
 No real focus sweep with measured depth can be had: all numbers on sweeps come from rendered ones.
 """
@@ -21,6 +22,7 @@ from depth_fusion_ros.estimation.postprocess import TEXTURE_ENERGY_MIN, texture_
 from depth_fusion_ros.evaluation.metrics import depth_edges
 from depth_fusion_ros.evaluation.samples import LENS_GROUPS, NOISE, SMOOTH_REACH_PX
 from depth_fusion_ros.simulation.sensor import GREY_WEIGHTS, srgb_decode, srgb_encode
+from depth_fusion_ros.training.sweep_data import SweepCache, make_sweep_batch
 
 MIN_SLICES = 2
 
@@ -96,6 +98,30 @@ def raytraced_sweeps(folder: Path, noise: str = "clean", slices: int = 10, seed:
             path.stem, meta["config"], stack, (1 / data["stack_focus_m"][used]).astype(np.float32),
             slice_fx, depth, texture_energy(left, right) > TEXTURE_ENERGY_MIN,
             ~depth_edges(depth, reach_px=SMOOTH_REACH_PX))
+
+
+def held_out_sweeps(cache: SweepCache, slices: int = 5) -> Iterator[SweepSample]:
+    """Yield rendered sweeps of the training's own kind, exposed as a training sees them.
+
+    Args:
+        cache: of held-out scenes; rendered. slices: how many of the cached positions.
+
+    Yields:
+        samples of the group "held_out", always the same ones: noise, drift and flicker are drawn
+        by the number of the scene. Where there is texture is not known: `textured` is everywhere.
+    """
+    for number in range(cache.config.scenes):
+        batch = make_sweep_batch(cache, torch.tensor([number]),
+                                 torch.Generator().manual_seed(number), slices=slices)
+        stack = (batch.stack[0].permute(0, 2, 3, 1) * 255).round().byte().numpy()
+        depth = torch.where(batch.valid, 1 / batch.inverse_depth_diopters,
+                            torch.full_like(batch.inverse_depth_diopters, float("nan")))[0, 0]
+        truth = depth.numpy()
+        yield SweepSample(
+            f"held_out_{number:04d}", "held_out", np.ascontiguousarray(stack),
+            batch.focus_diopters[0].numpy(),
+            np.full(slices, cache.config.frame_width_px, np.float32), truth,
+            np.ones(truth.shape, bool), ~depth_edges(truth, reach_px=SMOOTH_REACH_PX))
 
 
 def with_noise(stack: NDArray[np.uint8], noise: str, random: np.random.Generator

@@ -31,6 +31,9 @@ CHANNELS = 32
 HEADS = 4
 HIDDEN = 128
 BLOCKS = 2
+START_DIOPTERS = 1.0
+"""What a fresh network answers about: the clamp passes no gradient outside its limits, and weights
+that start around 0 would lie below the lower one everywhere and never learn."""
 POSITIONS = 32
 """The paper's learned positions: a grid of 32×32 vectors, interpolated to the size of the image."""
 
@@ -112,6 +115,9 @@ class CrossDepth(nn.Module):
                                   nn.Linear(2 * both, both)) if paper else nn.Identity())
         self.decoder = nn.Sequential(nn.Conv2d(both, both, 3, padding=1), nn.ReLU(inplace=True),
                                      nn.Conv2d(both, 1, 3, padding=1))
+        last = self.decoder[-1]
+        assert isinstance(last, nn.Conv2d) and last.bias is not None
+        nn.init.constant_(last.bias, START_DIOPTERS)
 
     def forward(self, measured: Tensor, sigma: Tensor, prior: Tensor) -> Tensor:
         """Fuse.

@@ -16,6 +16,7 @@ from depth_fusion_ros.training.config_sections import (
     LAST_STAGES,
     RELATIVE_KINDS,
     RELATIVE_STAGES,
+    STAGE_LOSSES,
     ConfigError,
     DataSection,
     HardwareSection,
@@ -93,8 +94,8 @@ class TrainingConfig(StrictModel):
 def stage_config(config: TrainingConfig, stage: StageSection) -> TrainingConfig:
     """The configuration of one stage: `config` with what the stage sets, and no stages.
 
-    The RGB stage sees no parallax, so nothing metric can be asked of it: unless it sets a loss,
-    its loss is the affine one.
+    The RGB stage sees no parallax and the prior one image, so nothing metric can be asked of them:
+    unless they set a loss, theirs is the affine one.
 
     Raises:
         ValueError: the stage does not fit; the text names it.
@@ -107,9 +108,11 @@ def stage_config(config: TrainingConfig, stage: StageSection) -> TrainingConfig:
         merged = TrainingConfig(**values)
     except ValidationError as error:
         raise ValueError(f"stage {stage.name!r}: {_sentences(error).strip()}") from error
-    if stage.name == "rgb" and merged.loss.kind != "affine":
-        raise ValueError("stage 'rgb': loss kind = 'metric': RGB alone shows no disparity; "
-                         "use loss: {kind: affine} there")
+    kinds = STAGE_LOSSES[stage.name]
+    if merged.loss.kind not in kinds:
+        why = ("RGB alone shows no disparity and no metres; " if kinds == ("affine",) else "")
+        raise ValueError(f"stage {stage.name!r}: loss kind = {merged.loss.kind!r}: {why}"
+                         f"use loss: {{kind: {' or '.join(kinds)}}} there")
     return merged
 
 
@@ -133,6 +136,9 @@ def check_network(config: TrainingConfig) -> None:
         raise ConfigError(f"  data kind = {config.data.kind!r} with network = {config.network!r}: "
                           "a focus-sweep network learns from 'simulated_sweep', every other from "
                           "other data; change one of them")
+    if config.loss.kind == "silog" and family != "sweep_depth":
+        raise ConfigError(f"  loss kind = 'silog' with network = {config.network!r}: only volume "
+                          "and fusion of a focus-sweep network learn by it; use metric or affine")
     for data in (config.data, *config.more_data):
         if data.width_px % architecture.stride or data.height_px % architecture.stride:
             raise ConfigError(

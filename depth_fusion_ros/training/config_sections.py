@@ -14,6 +14,10 @@ RELATIVE_KINDS = ("google_dual_pixel", "dcdp")
 RELATIVE_STAGES = ("rgb", "prior")
 """Stages that see one image and no lens: nothing metric can be asked of them."""
 LAST_STAGES = ("whole", "fusion")
+STAGE_LOSSES: dict[str, tuple[str, ...]] = {
+    "dual_pixel": ("metric", "affine"), "rgb": ("affine",), "whole": ("metric", "affine"),
+    "volume": ("metric", "silog"), "prior": ("affine",), "fusion": ("metric", "silog")}
+"""The kinds of loss that a stage can learn by, see `LossSection`."""
 
 
 class ConfigError(ValueError):
@@ -83,13 +87,16 @@ class LossSection(StrictModel):
     Attributes:
         kind: "metric": disparity in px with heteroscedastic likelihood (`losses.LossWeights`);
             "affine": the paper's scale-and-shift-invariant inverse depth (`affine_losses`),
-            which leaves sigma untrained.
+            which leaves sigma untrained; "silog": the attention-fusion paper's
+            scale-invariant logarithm (`silog_losses`), for volume and fusion of a focus-sweep
+            network only.
         likelihood, log_depth, relative, offset: weights of "metric". gradient: likewise.
+            "silog" has `gradient` (the paper's 0.5) and, for sigma alone, `likelihood`.
         alignment: of "affine", how scale and shift are removed.
         affine_gradient: of "affine", the paper's 30.
     """
 
-    kind: Literal["metric", "affine"] = "metric"
+    kind: Literal["metric", "affine", "silog"] = "metric"
     likelihood: Annotated[float, Field(ge=0)] = 0.5
     log_depth: Annotated[float, Field(ge=0)] = 1.0
     relative: Annotated[float, Field(ge=0)] = 0.0

@@ -15,6 +15,11 @@ SCALE_WEIGHTS = (0.1, 0.1, 0.1, 0.15, 0.25, 0.4, 0.4)
 output weighs 1."""
 
 
+def scale_weights(coarse: int) -> tuple[float, ...]:
+    """Weights of `coarse` outputs below the full-resolution one, and of that: the last is 1."""
+    return (*SCALE_WEIGHTS[len(SCALE_WEIGHTS) - coarse:], 1.0)
+
+
 @dataclass(frozen=True)
 class LossWeights:
     """Weights of the parts of `disparity_loss`."""
@@ -86,10 +91,10 @@ def disparity_loss(output: DiFuseNetOutput, disparity_px: Tensor, pixels_per_log
         scalar loss and its parts as numbers, those of the full-resolution output.
     """
     scales = [*output.intermediate, (output.disparity_px, output.log_sigma)]
-    scale_weights = (*SCALE_WEIGHTS[-len(output.intermediate):], 1.0)
     total = torch.zeros((), device=disparity_px.device)
     parts: dict[str, float] = {}
-    for weight, (estimate, log_scale) in zip(scale_weights, scales, strict=True):
+    for weight, (estimate, log_scale) in zip(
+            scale_weights(len(output.intermediate)), scales, strict=True):
         factor = disparity_px.shape[-1] // estimate.shape[-1]
         truth = F.avg_pool2d(disparity_px, factor) if factor > 1 else disparity_px
         cost = F.avg_pool2d(pixels_per_log, factor) if factor > 1 else pixels_per_log

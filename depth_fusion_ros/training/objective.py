@@ -31,10 +31,16 @@ class Objective(nn.Module):
     """Network and loss in one, the module that processes share.
 
     The network runs in the precision of the run, the loss always in float32.
+
+    Raises:
+        ValueError: the loss is one of focus sweeps.
     """
 
     def __init__(self, network: nn.Module, loss: LossSection) -> None:
         super().__init__()
+        if loss.kind == "silog":
+            raise ValueError("loss kind = 'silog': is for focus-sweep networks; use metric or "
+                             "affine")
         self.network, self.loss = network, loss
         self._weights = LossWeights(**{
             f.name: getattr(loss, f.name) for f in fields(LossWeights) if hasattr(loss, f.name)})

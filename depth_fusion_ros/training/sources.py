@@ -83,11 +83,8 @@ class SweepSource(RenderedSource[SweepCache]):
 
     def __init__(self, data: DataSection, validation: ValidationSection, cache_root: Path,
                  device: str) -> None:
-        training = SweepCacheConfig(data.scenes, data.width_px, data.height_px, data.slices,
-                                    data.aperture_samples, data.seed)
-        held_out = replace(training, scenes=validation.scenes, seed=validation.seed)
-        super().__init__(lambda: (SweepCache(held_out, cache_root),
-                                  SweepCache(training, cache_root)), device)
+        super().__init__(lambda: (held_out_sweep_cache(data, validation, cache_root),
+                                  SweepCache(sweep_cache_config(data), cache_root)), device)
 
     def batch(self, count: int, seed: int, unknown_lens_share: float) -> SweepBatch:
         """`count` scenes with as many slices as the seed draws; there is no lens to hide."""
@@ -172,6 +169,19 @@ def scene_cache_config(data: DataSection) -> SceneCacheConfig:
     """What is rendered for training."""
     return SceneCacheConfig(data.scenes, data.width_px, data.height_px, data.aperture_samples,
                             data.seed)
+
+
+def sweep_cache_config(data: DataSection) -> SweepCacheConfig:
+    """What is rendered for training on focus sweeps."""
+    return SweepCacheConfig(data.scenes, data.width_px, data.height_px, data.slices,
+                            data.aperture_samples, data.seed)
+
+
+def held_out_sweep_cache(data: DataSection, validation: ValidationSection, cache_root: Path
+                         ) -> SweepCache:
+    """Focus sweeps that are never trained on; nothing is rendered yet."""
+    return SweepCache(replace(sweep_cache_config(data), scenes=validation.scenes,
+                              seed=validation.seed), cache_root)
 
 
 def make_source(config: TrainingConfig, cache_root: Path, device: str, *, need_views: bool
