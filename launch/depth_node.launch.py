@@ -1,6 +1,6 @@
-"""Start dual_pixel_depth for one camera, with RViz if asked for and installed.
+"""Start one depth node, with RViz if asked for and installed; the other launch files include this.
 
-    ros2 launch depth_fusion_ros dual_pixel.launch.py camera_name:=camera model:=difuse_net_s
+    ros2 launch depth_fusion_ros depth_node.launch.py node:=focus_sweep_depth
 
 Arguments only choose files or flip switches; values live in config/. No network access.
 """
@@ -17,11 +17,18 @@ from launch_ros.actions import LifecycleNode, Node
 
 ROOT = Path(__file__).resolve().parents[1]  # the checkout, or share/depth_fusion_ros
 BOOLEAN = ["true", "false"]
+FILES = {"dual_pixel_depth": "dual_pixel", "focus_sweep_depth": "focus_sweep"}
+"""Node to the stem of its files in config/ and config/rviz/."""
 
 
 def generate_launch_description() -> LaunchDescription:
     return LaunchDescription(
         [
+            DeclareLaunchArgument(
+                "node",
+                choices=list(FILES),
+                description="Which depth node to start.",
+            ),
             DeclareLaunchArgument(
                 "camera_name",
                 default_value="camera",
@@ -29,8 +36,9 @@ def generate_launch_description() -> LaunchDescription:
             ),
             DeclareLaunchArgument(
                 "params_file",
-                default_value=str(ROOT / "config" / "dual_pixel.yaml"),
-                description="Parameters of the node; copy config/dual_pixel.yaml and edit it.",
+                default_value="",
+                description="Parameters of the node; empty = its file in config/, which you can "
+                "copy and edit.",
             ),
             DeclareLaunchArgument(
                 "camera_file",
@@ -41,8 +49,8 @@ def generate_launch_description() -> LaunchDescription:
             DeclareLaunchArgument(
                 "model",
                 default_value="",
-                description="Network: a shipped name (difuse_net_s), a model card (.json), or "
-                "closed_form; empty = as in params_file.",
+                description="Network: a shipped name, a model card (.json), or closed_form; "
+                "empty = as in params_file.",
             ),
             DeclareLaunchArgument(
                 "device",
@@ -54,8 +62,8 @@ def generate_launch_description() -> LaunchDescription:
                 "rviz",
                 default_value="false",
                 choices=BOOLEAN,
-                description="Open RViz with config/rviz/dual_pixel.rviz (skipped with a note where "
-                "rviz2 is not installed).",
+                description="Open RViz with the node's layout in config/rviz (skipped with a note "
+                "where rviz2 is not installed).",
             ),
             DeclareLaunchArgument(
                 "use_sim_time",
@@ -112,13 +120,17 @@ def _start(context: LaunchContext) -> list:
             if value(argument)
         }
     )
-    files = [value(name) for name in ("params_file", "camera_file") if value(name)]
+    node = value("node")
+    shipped = str(ROOT / "config" / f"{FILES[node]}.yaml")
+    files = [value("params_file") or shipped]
+    if value("camera_file"):
+        files.append(value("camera_file"))
     actions = _dds_profile(value("dds_profile"))
     actions.append(
         LifecycleNode(
             package="depth_fusion_ros",
-            executable="dual_pixel_depth",
-            name="dual_pixel_depth",
+            executable=node,
+            name=node,
             namespace=value("camera_name"),
             parameters=[*files, overrides],
             ros_arguments=["--log-level", value("log_level")],
@@ -127,7 +139,7 @@ def _start(context: LaunchContext) -> list:
         )
     )
     if flag("rviz"):
-        actions.append(_rviz(flag("use_sim_time")))
+        actions.append(_rviz(FILES[node], flag("use_sim_time")))
     return actions
 
 
@@ -142,7 +154,7 @@ def _dds_profile(choice: str) -> list:
     return [SetEnvironmentVariable("FASTDDS_DEFAULT_PROFILES_FILE", path)]
 
 
-def _rviz(use_sim_time: bool) -> Node | LogInfo:
+def _rviz(layout: str, use_sim_time: bool) -> Node | LogInfo:
     """Return RViz, or a note where it is not installed."""
     if not _has_package("rviz2"):
         return LogInfo(msg="rviz2 is not installed: rviz:=true is ignored")
@@ -150,7 +162,7 @@ def _rviz(use_sim_time: bool) -> Node | LogInfo:
         package="rviz2",
         executable="rviz2",
         name="rviz",
-        arguments=["-d", str(ROOT / "config" / "rviz" / "dual_pixel.rviz")],
+        arguments=["-d", str(ROOT / "config" / "rviz" / f"{layout}.rviz")],
         parameters=[{"use_sim_time": use_sim_time}],
     )
 

@@ -59,8 +59,9 @@ OUTPUTS = {
     "depth_registered/sigma": Image, "depth_registered/provenance": Image,
     "depth_registered/preview": Image, "points": PointCloud2, RELATIVE: Image,
     REPORT: FrameReport, "dual_pixel_depth/debug/processing_time_ms": Float64,
-    "dual_pixel_depth/debug/pipeline_latency_ms": Float64,
+    "dual_pixel_depth/debug/pipeline_latency_ms": Float64, "aif/image": Image,
 }
+DEPTH_NODES = ("dual_pixel_depth", "focus_sweep_depth")
 PATIENCE_S = 30.0  # machines under load; nothing waits for it when all is well
 
 
@@ -76,6 +77,7 @@ class Bench:
         self.received: dict[str, list[Any]] = defaultdict(list)
         self.diagnostics: dict[str, tuple[bytes, str, dict[str, str]]] = {}
         self.diagnostics_count = 0
+        self.node_name = NODE
         for topic in outputs:
             self.ros.create_subscription(OUTPUTS[topic], topic, self.listen(topic), 50)
         self.ros.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 50)
@@ -150,17 +152,21 @@ class Bench:
 
     @contextmanager
     def node(self, *parameters: str, wait_active: bool = True, module: str = "dual_pixel_depth",
-             model: str = "closed_form") -> Iterator[subprocess.Popen[str]]:
+             model: str = "closed_form", remap: tuple[str, ...] = ()
+             ) -> Iterator[subprocess.Popen[str]]:
         """Run a node of ours in a process of its own, with ``name:=value`` parameters."""
         command = [sys.executable, "-m", f"depth_fusion_ros.nodes.{module}", "--ros-args",
                    "-r", f"__ns:={NAMESPACE}"]
-        if module == "dual_pixel_depth":
+        self.node_name = f"{NAMESPACE}/{module}"
+        if module in DEPTH_NODES:
             parameters = (f"model.path:={model}", "diagnostics.period_s:=0.1",
                           "model.warmup_iterations:=1", "model.warmup_width_px:=96",
                           "model.warmup_height_px:=64", "model.threads:=1",
                           "input.max_age_s:=30.0", *parameters)
         for parameter in parameters:
             command += ["-p", parameter]
+        for rule in remap:
+            command += ["-r", rule]
         environment = child_environment(domain_id=self.domain)
         environment["OMP_NUM_THREADS"] = "1"
         process = subprocess.Popen(command, env=environment, text=True,
@@ -198,36 +204,38 @@ class Bench:
 
     def state(self) -> str:
         """Return the lifecycle state's label."""
-        return self.call(GetState, f"{NODE}/get_state", GetState.Request()).current_state.label
+        answer = self.call(GetState, f"{self.node_name}/get_state", GetState.Request())
+        return answer.current_state.label
 
     def change(self, transition: int) -> bool:
         """Trigger a lifecycle transition; True = success."""
         request = ChangeState.Request()
         request.transition.id = transition
-        return self.call(ChangeState, f"{NODE}/change_state", request).success
+        return self.call(ChangeState, f"{self.node_name}/change_state", request).success
 
     def set_parameters(self, **values: Any) -> tuple[bool, str]:
         """Set a set of parameters atomically (``__`` for dots)."""
         request = SetParametersAtomically.Request(parameters=[
             Parameter(name.replace("__", "."), value=value).to_parameter_msg()
             for name, value in values.items()])
-        result = self.call(SetParametersAtomically, f"{NODE}/set_parameters_atomically", request)
+        result = self.call(SetParametersAtomically,
+                           f"{self.node_name}/set_parameters_atomically", request)
         return result.result.successful, result.result.reason
 
     def parameter(self, name: str) -> Any:
         """Return a parameter of the node."""
-        answer = self.call(GetParameters, f"{NODE}/get_parameters",
+        answer = self.call(GetParameters, f"{self.node_name}/get_parameters",
                            GetParameters.Request(names=[name]))
         return Parameter.from_parameter_msg(
             type("P", (), {"name": name, "value": answer.values[0]})()).value
 
     def enable(self, on: bool) -> None:
         """Call ~/enable."""
-        assert self.call(SetBool, f"{NODE}/enable", SetBool.Request(data=on)).success
+        assert self.call(SetBool, f"{self.node_name}/enable", SetBool.Request(data=on)).success
 
     def reset_statistics(self) -> None:
         """Call ~/reset_statistics."""
-        assert self.call(Trigger, f"{NODE}/reset_statistics", Trigger.Request()).success
+        assert self.call(Trigger, f"{self.node_name}/reset_statistics", Trigger.Request()).success
 
     def camera(self, **arguments: Any) -> Camera:
         """Return a camera whose publishers the node's subscriptions have found."""

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from sweep_scenes import FOCUS, HEIGHT, WIDTH, grid, stack, sweep, truth_m
+from wall_sweeps import FOCUS, HEIGHT, WIDTH, grid, stack, sweep, truth_m
 
 from depth_fusion_ros.estimation.dual_pixel import InvalidFrameError
 from depth_fusion_ros.estimation.estimate import DepthEstimate, Provenance, ScaleState

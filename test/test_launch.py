@@ -32,7 +32,8 @@ def calls(path: Path, name: str) -> list[ast.Call]:
 
 def test_there_is_a_launch_file_for_camera_demo_and_replay() -> None:
     names = {path.name for path in LAUNCH_FILES}
-    assert names >= {"dual_pixel.launch.py", "demo_synthetic.launch.py", "replay.launch.py"}
+    assert names >= {"dual_pixel.launch.py", "demo_synthetic.launch.py", "replay.launch.py",
+                     "focus_sweep.launch.py", "demo_sweep.launch.py", "picamera_sweep.launch.py"}
 
 
 @each_file
@@ -74,22 +75,30 @@ def test_arguments_that_are_used_are_declared_here(path: Path) -> None:
 
 
 def test_parameter_files_of_cameras_only_name_parameters_the_node_has() -> None:
-    def names(path: Path) -> set[str]:
-        return set(yaml.safe_load(path.read_text())["/**"]["ros__parameters"])
+    def sections(path: Path) -> dict[str, set[str]]:
+        return {node: set(values["ros__parameters"])
+                for node, values in yaml.safe_load(path.read_text()).items()}
 
-    known = names(ROOT / "config" / "dual_pixel.yaml")
     cameras = sorted((ROOT / "config" / "cameras").glob("*.yaml"))
-    assert len(cameras) >= 3
+    assert len(cameras) >= 4
     for path in cameras:
-        assert names(path) <= known, f"{path.name}: {names(path) - known}"
+        for node, named in sections(path).items():
+            stem = "dual_pixel" if node == "/**" else node.removeprefix("/**/")
+            known = sections(ROOT / "config" / f"{stem}.yaml")["/**"]
+            assert named <= known, f"{path.name}, {node}: {named - known}"
 
 
-def test_rviz_and_rosbag_files_are_yaml_and_speak_of_our_topics() -> None:
-    layout = yaml.safe_load((ROOT / "config" / "rviz" / "dual_pixel.rviz").read_text())
-    displays = layout["Visualization Manager"]["Displays"]
+@pytest.mark.parametrize(("layout", "picture"), [
+    ("dual_pixel", "/camera/rgb/image_rect"), ("focus_sweep", "/camera/aif/image")])
+def test_rviz_layouts_show_what_came_in_and_what_came_out(layout: str, picture: str) -> None:
+    shown = yaml.safe_load((ROOT / "config" / "rviz" / f"{layout}.rviz").read_text())
+    displays = shown["Visualization Manager"]["Displays"]
     topics = {d["Topic"]["Value"] for d in displays if "Topic" in d}
-    assert {"/camera/points", "/camera/depth_registered/preview"} <= topics
+    assert {"/camera/points", "/camera/depth_registered/preview", picture} <= topics
     assert all(d["Topic"]["Reliability Policy"] == "Reliable" for d in displays if "Topic" in d)
+
+
+def test_rosbag_files_are_yaml_and_speak_of_our_topics() -> None:
     recorded = yaml.safe_load((ROOT / "config" / "rosbag" / "record.yaml").read_text())["topics"]
     qos = yaml.safe_load((ROOT / "config" / "rosbag" / "qos_overrides.yaml").read_text())
     assert set(qos) <= set(recorded)

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from depth_fusion_ros.ros.parameter_tables import DUAL_PIXEL, SYNTHETIC_CAMERA, TABLES
+from depth_fusion_ros.ros.parameter_files import configuration, file_name
+from depth_fusion_ros.ros.parameter_tables import DUAL_PIXEL, TABLES
 from depth_fusion_ros.ros.parameters import Parameter, ParameterTable, documentation
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -55,7 +56,7 @@ def test_every_number_carries_its_unit_in_its_name_or_table_row():
     for table in TABLES:
         for row in table.rows.values():
             assert row.doc.endswith((".", ")")), row.name
-            suffix = re.search(r"_(m|s|ms|px|hz)$", row.name)
+            suffix = re.search(r"(?<!_per)_(m|s|ms|px|hz)$", row.name)
             if suffix:
                 assert row.unit.lower() == suffix[1], row.name
 
@@ -65,12 +66,13 @@ def test_the_documentation_is_up_to_date():
     assert shipped == documentation(), "run: python -m depth_fusion_ros.ros.parameters --write"
 
 
-@pytest.mark.parametrize("table", [DUAL_PIXEL, SYNTHETIC_CAMERA], ids=lambda t: t.node_name)
+@pytest.mark.parametrize("table", TABLES, ids=lambda t: t.node_name)
 def test_the_shipped_configuration_names_every_parameter_and_nothing_else(table):
-    name = {"dual_pixel_depth": "dual_pixel"}.get(table.node_name, table.node_name)
-    loaded = yaml.safe_load((ROOT / f"config/{name}.yaml").read_text(encoding="utf-8"))
-    values = loaded["/**"]["ros__parameters"]
+    text = (ROOT / "config" / file_name(table)).read_text(encoding="utf-8")
+    values = yaml.safe_load(text)["/**"]["ros__parameters"]
     assert set(values) == set(table.rows)
     assert table.problems(values) == []
     changed = {key for key, value in values.items() if value != table.rows[key].default}
     assert changed <= {"model.path"}
+    again = "python -m depth_fusion_ros.ros.parameter_files --write"
+    assert text == configuration(table), f"run: {again}"

@@ -28,7 +28,9 @@ from depth_fusion_ros.estimation.model_card import (
     find_card,
     load_card,
 )
+from depth_fusion_ros.estimation.priors import Prior, normalised
 from depth_fusion_ros.networks.sweep_depth import SweepDepth
+from depth_fusion_ros.networks.sweep_depth import all_in_focus as blended
 from depth_fusion_ros.optics.edge_aware_fill import fill_diopters
 from depth_fusion_ros.optics.shape_from_focus import all_in_focus, shape_from_focus
 
@@ -84,9 +86,12 @@ class SweepBackend(Protocol):
 
 
 def load_sweep_backend(model: str, *, device: str = "auto", precision: str = "fp32",
-                       sha256: str = "", threads: int = 0, allow_cpu_fallback: bool = True
-                       ) -> SweepBackend:
+                       sha256: str = "", threads: int = 0, allow_cpu_fallback: bool = True,
+                       prior: Prior | None = None) -> SweepBackend:
     """Load a model for focus sweeps; arguments as of `backends.load_backend`.
+
+    Args:
+        prior: in place of the network's own; None = its own.
 
     Raises:
         ModelError: anything that keeps the model from running; the text says what to do.
@@ -95,6 +100,9 @@ def load_sweep_backend(model: str, *, device: str = "auto", precision: str = "fp
         raise ModelError(f"model.precision = {precision!r}: use one of {tuple(PRECISIONS)}")
     threads = threads or os.cpu_count() or 1
     if model == CLOSED_FORM:
+        if prior is not None:
+            raise ModelError(f"prior.path with model.path = {CLOSED_FORM!r}: only a network fuses "
+                             "a prior; leave prior.path empty or name weights")
         return ClosedFormSweepBackend(threads)
     target = inference_device(device, allow_cpu_fallback)
     card_path = find_card(model)
@@ -106,7 +114,10 @@ def load_sweep_backend(model: str, *, device: str = "auto", precision: str = "fp
     weights = checked_file(card_path, card.weights, sha256)
     network = load_network(weights, card)
     assert isinstance(network, SweepDepth)
-    return TorchSweepBackend(network, card, target, precision, threads)
+    if prior is not None and network.config.method == "none":
+        raise ModelError(f"prior.path with {card.name}: this network fuses no prior; leave "
+                         "prior.path empty")
+    return TorchSweepBackend(network, card, target, precision, threads, prior)
 
 
 class ClosedFormSweepBackend:
@@ -135,8 +146,8 @@ class TorchSweepBackend:
     backend_name = "torch"
 
     def __init__(self, network: SweepDepth, card: ModelCard, device: torch.device,
-                 precision: str, threads: int) -> None:
-        self.device, self.dtype = device, PRECISIONS[precision]
+                 precision: str, threads: int, prior: Prior | None = None) -> None:
+        self.device, self.dtype, self._prior = device, PRECISIONS[precision], prior
         if device.type == "cpu":
             torch.set_num_threads(threads)
             if self.dtype == torch.float16:
@@ -145,7 +156,7 @@ class TorchSweepBackend:
         self.device_name = (torch.cuda.get_device_name(device) if device.type == "cuda"
                             else f"cpu, {threads} threads")
         self.network = network.to(device).eval()
-        self.model_id = card.model_id
+        self.model_id = card.model_id + (f"+{prior.name}" if prior is not None else "")
         self.has_prior = network.config.method != "none"
         self._sigma, self._multiple = card.sigma, card.input_multiple_px
 
@@ -159,9 +170,17 @@ class TorchSweepBackend:
                 self.device.type, self.dtype, enabled=self.dtype != torch.float32):
             stack = torch.from_numpy(padded).to(self.device).permute(0, 3, 1, 2)[None] / 255.0
             focus = torch.from_numpy(inputs.focus_diopters).to(self.device)[None]
-            d, log_sigma, share, _, _, picture = self.network(stack, focus)
+            d, log_sigma, share, _, _, picture = (
+                self.network(stack, focus) if self._prior is None else
+                self.network.forward_with_prior(stack, focus, self._relative(self._prior, stack)))
             found = torch.cat([d.float(), log_sigma.float().exp(), share.float()], 1)[0]
             maps = found[:, :height, :width].cpu().numpy()
             rgb = (picture[0, :, :height, :width].float().clamp(0, 1) * 255).round().byte()
         return SweepPrediction(maps[0], self._sigma.apply(maps[1]), maps[2],
                                np.ascontiguousarray(rgb.permute(1, 2, 0).cpu().numpy()))
+
+    def _relative(self, prior: Prior, stack: torch.Tensor) -> torch.Tensor:
+        """What a user's prior says of the all-in-focus image, (1, 1, H, W)."""
+        picture = (blended(stack)[0].float().clamp(0, 1) * 255).round().byte()
+        rgb = np.ascontiguousarray(picture.permute(1, 2, 0).cpu().numpy())
+        return torch.from_numpy(normalised(prior.infer(rgb))).to(self.device)[None, None]

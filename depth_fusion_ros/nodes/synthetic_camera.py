@@ -1,10 +1,15 @@
-r"""`synthetic_camera`: a simulated dual-pixel camera with ground truth.
+r"""`synthetic_camera`: a simulated dual-pixel or focus camera with ground truth.
 
     ros2 run depth_fusion_ros synthetic_camera --ros-args -r __ns:=/camera -p rate_hz:=10.0
 
-Renders ``frames`` frames at start, then publishes them in a loop with new stamps:
-``dp/left/image_raw`` and ``dp/right/image_raw`` (or ``dp/image_raw``, packed), ``dp/camera_info``,
-``rgb/image_rect``, ``rgb/camera_info``, ``lens_state``, ``ground_truth/depth``. Parameters:
+``kind: dual_pixel`` renders ``frames`` frames at start, then publishes them in a loop with new
+stamps: ``dp/left/image_raw`` and ``dp/right/image_raw`` (or ``dp/image_raw``, packed),
+``dp/camera_info``, ``rgb/image_rect``, ``rgb/camera_info``, ``lens_state``,
+``ground_truth/depth``.
+
+``kind: focus`` renders one scene at many focus settings at start, then takes images with the focus
+that the parameter ``lens_position_diopters`` asks for; topics: ros/focus_source.py. With
+focus_sweep_controller remap ``lens_state`` to ``lens_state_untagged``. Parameters:
 docs/parameters.md.
 """
 
@@ -13,6 +18,7 @@ from __future__ import annotations
 import math
 import sys
 import time
+from collections.abc import Mapping
 from threading import Event, Thread
 from typing import Any
 
@@ -23,6 +29,7 @@ from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
 from depth_fusion_ros.msg import LensState
+from depth_fusion_ros.ros.focus_source import FocusSource, focus_topics
 from depth_fusion_ros.ros.lens import lens_to_state
 from depth_fusion_ros.ros.messages import array_to_image, intrinsics_to_camera_info
 from depth_fusion_ros.ros.parameter_tables import SYNTHETIC_CAMERA
@@ -49,13 +56,12 @@ class SyntheticCamera(Node):
         super().__init__(SYNTHETIC_CAMERA.node_name, **node_arguments)
         self.values = SYNTHETIC_CAMERA.declare(self)
         SYNTHETIC_CAMERA.follow(self, self._apply)
-        views = (LEFT, RIGHT) if self.values["layout"] == "pair" else (PACKED,)
-        kinds: dict[str, type] = {DP_INFO: CameraInfo, RGB_INFO: CameraInfo, LENS: LensState,
-                                  **dict.fromkeys((*views, RGB, TRUTH), Image)}
+        kinds = _TOPICS[self.values["kind"]](self.values)
         self._outputs = {topic: self.create_publisher(
             kind, topic, output_qos(), qos_overriding_options=overridable())
             for topic, kind in kinds.items()}
         self._sets: list[dict[str, Any]] = []
+        self._source: FocusSource | None = None
         self._sent = 0
         self._all_subscribed_s = math.inf
         self._stop = Event()
@@ -71,32 +77,55 @@ class SyntheticCamera(Node):
         super().destroy_node()
 
     def _render(self) -> None:
-        values, sets = self.values, []
         try:
-            frames = simulate_sequence(
-                frames=values["frames"], width_px=values["width_px"],
-                height_px=values["height_px"], seed=values["seed"], camera=values["camera"],
-                frames_per_scene=values["frames_per_scene"], device=values["device"],
-            )
-            for frame in frames:
-                if self._stop.is_set():
-                    return
-                sets.append(frame_to_messages(
-                    frame, values["frame_id"], values["layout"], values["encoding"]))
-                self.get_logger().info(f"rendered frame {len(sets)} of {values['frames']}")
+            if self.values["kind"] == "focus":
+                self._render_focus()
+            else:
+                self._render_frames()
         except Exception as error:  # a thread's exception would vanish
-            self.get_logger().fatal(f"cannot render: {error}")
-            return
+            if not self._stop.is_set():
+                self.get_logger().fatal(f"cannot render: {error}")
+
+    def _render_focus(self) -> None:
+        def progress(done: int, wanted: int) -> bool:
+            if done % 8 == 0 or done == wanted:
+                self.get_logger().info(f"rendered focus position {done} of {wanted}")
+            return self._stop.is_set()
+
+        values = self.values
+        source = FocusSource(values, progress)
+        self._source = source
+        if self.values["lens_position_diopters"] != values["lens_position_diopters"]:
+            source.command(self.values["lens_position_diopters"])  # asked for while rendering
+
+    def _render_frames(self) -> None:
+        values, sets = self.values, []
+        frames = simulate_sequence(
+            frames=values["frames"], width_px=values["width_px"],
+            height_px=values["height_px"], seed=values["seed"], camera=values["camera"],
+            frames_per_scene=values["frames_per_scene"], device=values["device"],
+        )
+        for frame in frames:
+            if self._stop.is_set():
+                return
+            sets.append(frame_to_messages(
+                frame, values["frame_id"], values["layout"], values["encoding"]))
+            self.get_logger().info(f"rendered frame {len(sets)} of {values['frames']}")
         self._sets = sets
 
     def _publish(self) -> None:
         limit = self.values["max_sets"]
-        if not self._sets or (limit and self._sent >= limit):
+        if not (self._sets or self._source) or (limit and self._sent >= limit):
             return
         if self._sent == 0 and self.values["wait_for_subscribers"] and not self._discovered():
             return
         stamp = self.get_clock().now().to_msg()
-        for topic, message in self._sets[self._sent % len(self._sets)].items():
+        if self._source:
+            header = Header(stamp=stamp, frame_id=self.values["frame_id"])
+            messages = self._source.messages(header)
+        else:
+            messages = self._sets[self._sent % len(self._sets)]
+        for topic, message in messages.items():
             if topic in _OPTIONAL and not self.values[_OPTIONAL[topic]]:
                 continue
             message.header.stamp = stamp
@@ -122,7 +151,20 @@ class SyntheticCamera(Node):
         if values["rate_hz"] != self.values["rate_hz"]:
             self.destroy_timer(self._ticks)
             self._ticks = self.create_timer(1.0 / values["rate_hz"], self._publish)
+        focus_diopters = values["lens_position_diopters"]
+        asked = focus_diopters != self.values["lens_position_diopters"]
         self.values = values
+        if asked and self._source:
+            self._source.command(focus_diopters)
+
+
+def _dual_pixel_topics(values: Mapping[str, Any]) -> dict[str, type]:
+    views = (LEFT, RIGHT) if values["layout"] == "pair" else (PACKED,)
+    return {DP_INFO: CameraInfo, RGB_INFO: CameraInfo, LENS: LensState,
+            **dict.fromkeys((*views, RGB, TRUTH), Image)}
+
+
+_TOPICS = {"dual_pixel": _dual_pixel_topics, "focus": focus_topics}
 
 
 def frame_to_messages(frame: SimulatedFrame, frame_id: str, layout: str, encoding: str

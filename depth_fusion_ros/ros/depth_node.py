@@ -67,6 +67,8 @@ class Result:
 class DepthNode(LifecycleNode):
     """Base of the depth nodes; see the module's text."""
 
+    makes_pictures = False
+    """Whether estimates have an all-in-focus image, which is then published on ``aif/image``."""
     _complete = False  # True once __init__ is through: rclpy destroys half-made nodes too
 
     def __init__(self, table: ParameterTable, **node_arguments: Any) -> None:
@@ -136,7 +138,8 @@ class DepthNode(LifecycleNode):
             return TransitionCallbackReturn.FAILURE
         self.health.configure_error = ""
         replay = bool(self.values.get("replay.process_all"))
-        self.outputs = DepthOutputs(self, REPLAY_OUTPUT_DEPTH if replay else OUTPUT_DEPTH)
+        self.outputs = DepthOutputs(self, REPLAY_OUTPUT_DEPTH if replay else OUTPUT_DEPTH,
+                                    with_picture=self.makes_pictures)
         return super().on_configure(state)
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -217,7 +220,11 @@ class DepthNode(LifecycleNode):
     def drop(self, cause: str, sentence: str) -> None:
         """Count a set that ends without depth and say why, at most once in five seconds a cause."""
         self.accounts.drop(cause)
-        self._throttled.line(cause, f"dropped ({cause}): {sentence}")
+        self.warn_rarely(cause, f"dropped ({cause}): {sentence}")
+
+    def warn_rarely(self, key: str, text: str) -> None:
+        """Log a warning, at most once in five seconds for a key."""
+        self._throttled.line(key, text)
 
     def age_s(self, stamp_ns: int) -> float | None:
         """Age of a stamp by the node's clock; None while that clock has not started."""

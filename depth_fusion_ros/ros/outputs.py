@@ -5,7 +5,8 @@
     outputs.publish_report(report)
 
 Depth leaves first, everything else after it. Metric topics stay silent while the scale is
-RELATIVE, and ``relative/inverse_depth`` stays silent while it is metric.
+RELATIVE, and ``relative/inverse_depth`` stays silent while it is metric. ``aif/image`` exists where
+depth comes from focus sweeps.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from std_msgs.msg import Float64, Header
 
-from depth_fusion_ros.estimation.estimate import DepthEstimate, Provenance
+from depth_fusion_ros.estimation.estimate import DepthEstimate, Provenance, SweepFacts
 from depth_fusion_ros.msg import FrameReport
 from depth_fusion_ros.ros.accounting import Totals
 from depth_fusion_ros.ros.messages import array_to_image, intrinsics_to_camera_info
@@ -36,6 +37,7 @@ PROVENANCE = "depth_registered/provenance"
 PREVIEW = "depth_registered/preview"
 POINTS = "points"
 RELATIVE = "relative/inverse_depth"
+ALL_IN_FOCUS = "aif/image"
 REPORT = "frame_report"
 PROCESSING_TIME = "~/debug/processing_time_ms"
 PIPELINE_LATENCY = "~/debug/pipeline_latency_ms"
@@ -44,6 +46,7 @@ CYCLIC_TIME = "~/debug/cyclic_time_ms"
 _TYPES: dict[str, type] = {
     DEPTH: Image, DEPTH_INFO: CameraInfo, DEPTH_MM: Image, SIGMA: Image, PROVENANCE: Image,
     PREVIEW: Image, POINTS: PointCloud2, RELATIVE: Image, REPORT: FrameReport,
+    ALL_IN_FOCUS: Image,
     PROCESSING_TIME: Float64, PIPELINE_LATENCY: Float64, CYCLIC_TIME: Float64,
 }
 
@@ -67,13 +70,15 @@ class PublishTiming:
 class DepthOutputs:
     """Lifecycle publishers of everything a depth node says about a frame."""
 
-    def __init__(self, node: Any, depth: int = OUTPUT_DEPTH) -> None:
+    def __init__(self, node: Any, depth: int = OUTPUT_DEPTH, *, with_picture: bool = False
+                 ) -> None:
         """Make the publishers.
 
         Args:
             node: rclpy lifecycle node.
             depth: messages kept for a reliable listener that is late. Small for live use; replays
                 that must not lose a frame take more.
+            with_picture: whether there is ``aif/image``.
         """
         self._node = node
         profile = output_qos(depth)
@@ -81,7 +86,7 @@ class DepthOutputs:
             topic: node.create_lifecycle_publisher(
                 kind, topic, profile, qos_overriding_options=overridable()
             )
-            for topic, kind in _TYPES.items()
+            for topic, kind in (_TYPES | ({ALL_IN_FOCUS: Image} if with_picture else {})).items()
         }
         self._packer = PointCloudPacker()
         self._messages_s = self._publish_s = 0.0
@@ -120,6 +125,9 @@ class DepthOutputs:
         self._send(DEPTH_INFO, lambda: intrinsics_to_camera_info(
             estimate.intrinsics, header, source_info), lazy=False)
         self._send(PROVENANCE, lambda: array_to_image(estimate.provenance, "mono8", header))
+        picture = estimate.all_in_focus
+        if picture is not None and ALL_IN_FOCUS in self._publishers:
+            self._send(ALL_IN_FOCUS, lambda: array_to_image(picture, "rgb8", header))
         if estimate.scale_state.is_metric:
             self._send(SIGMA, lambda: array_to_image(sigma_m, "32FC1", header))
             self._send(DEPTH_MM, lambda: array_to_image(
@@ -180,6 +188,8 @@ def make_report(
     ratios = (estimate.sigma_m[finite] / estimate.depth_m[finite]) if finite.any() else None
     labels = np.bincount(estimate.provenance.ravel(), minlength=len(Provenance)) / pixels
     stamp = ns_to_stamp(estimate.stamp_ns)
+    nan = float("nan")
+    sweep = estimate.sweep or SweepFacts(nan, 0, nan, nan)
     return FrameReport(
         header=Header(stamp=stamp, frame_id=estimate.frame_id),
         sequence=sequence,
@@ -193,10 +203,11 @@ def make_report(
         prior_only_ratio=float(labels[Provenance.PRIOR_ONLY]),
         saturated_ratio=float(labels[Provenance.SATURATED]),
         textureless_ratio=float(labels[Provenance.TEXTURELESS]),
-        median_sigma_ratio=float("nan") if ratios is None else float(np.median(ratios)),
-        sweep_motion_px=float("nan"),
-        sweep_coverage_diopters=float("nan"),
-        sweep_largest_gap_diopters=float("nan"),
+        median_sigma_ratio=nan if ratios is None else float(np.median(ratios)),
+        sweep_motion_px=float(sweep.motion_px),
+        slices_used=sweep.slices,
+        sweep_coverage_diopters=sweep.coverage_diopters,
+        sweep_largest_gap_diopters=sweep.largest_gap_diopters,
         sets_received=totals.received,
         dropped_busy=totals.busy,
         dropped_unsynced=totals.unsynced,

@@ -4,35 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from depth_fusion_ros.ros.parameters import CrossCheck, Parameter, ParameterTable, Value
-
-_DEVICE = r"auto|cpu|cuda(:\d+)?"
+from depth_fusion_ros.ros.lens_parameter_tables import (
+    FOCUS_CAMERA_CHECKS,
+    FOCUS_CAMERA_ROWS,
+    FOCUS_SWEEP_CONTROLLER,
+    LENS_STATE_BRIDGE,
+)
+from depth_fusion_ros.ros.parameter_rows import (
+    CALIBRATION_ROWS,
+    DEPTH_ROWS,
+    MODEL_ROWS,
+    RELIABILITY_ROWS,
+    ordered,
+)
+from depth_fusion_ros.ros.parameters import Parameter, ParameterTable, Value
+from depth_fusion_ros.ros.sweep_parameter_tables import FOCUS_SWEEP
 
 _DUAL_PIXEL_ROWS = (
     Parameter("model.path", "", "Network to run: a shipped name (`difuse_net_s`), the path of a "
               "model card (`.json`), or `closed_form` (no weights). Empty = configure fails and "
               "says what to do."),
-    Parameter("model.sha256", "", "Expected checksum of the weights; empty = the card's.",
-              pattern=r"([0-9a-f]{64})?"),
     Parameter("model.backend", "auto", "Engine that runs the network.",
               choices=("auto", "torch", "onnxruntime")),
-    Parameter("model.precision", "fp32", "Arithmetic of the network; fp16 and bf16 are for GPUs.",
-              choices=("fp32", "fp16", "bf16")),
-    Parameter("model.threads", 0, "CPU threads of the engine; 0 = the engine's choice.",
-              unit="threads", minimum=0, maximum=256),
-    Parameter("model.warmup_iterations", 3, "Runs at configure, before the first image.",
-              unit="runs", minimum=0, maximum=50),
-    Parameter("model.warmup_width_px", 320, "Image width of the warm-up runs; use your camera's.",
-              unit="px", minimum=32, maximum=8192),
-    Parameter("model.warmup_height_px", 240, "Image height of the warm-up runs.",
-              unit="px", minimum=32, maximum=8192),
-    Parameter("device", "auto", "Where the network runs: auto, cpu, cuda or cuda:N.",
-              pattern=_DEVICE),
-    Parameter("allow_cpu_fallback", True, "Run on the CPU where `device` is a GPU that is not "
-              "usable (WARN in diagnostics); false = configure fails."),
-    Parameter("input.reliability", "auto", "QoS of the subscriptions. auto = reliable until a "
-              "best-effort publisher shows up, then best effort.",
-              choices=("auto", "best_effort", "reliable")),
+    *MODEL_ROWS,
+    *RELIABILITY_ROWS,
     Parameter("input.queue_size", 5, "Incomplete input sets kept while their parts arrive; also "
               "the length of the replay queue, and a quarter of the depth of the subscriptions.",
               unit="sets", minimum=1, maximum=10),
@@ -76,40 +71,16 @@ _DUAL_PIXEL_ROWS = (
     Parameter("lens.gain_field", "", "How the gain varies over the image, relative to "
               "`lens.kappa` at its centre: terms of u = x and v = y in -1..1, such as "
               "`{x2: -1.09, x4: 0.58}`; empty = the same everywhere.", dynamic=True),
-    Parameter("lens.focus_sigma_diopters", 0.0, "Standard deviation of the focus itself (how well "
-              "the lens returns to a position); added to sigma. A LensState with a "
-              "focus_diopters_stddev says its own.", unit="1/m", minimum=0.0, maximum=5.0,
-              dynamic=True),
-    Parameter("lens.diopter_scale", 1.0, "Correction of reported focus: scale * D + offset.",
-              unit="1", minimum=0.2, maximum=5.0, dynamic=True),
-    Parameter("lens.diopter_offset", 0.0, "See `lens.diopter_scale`.",
-              unit="1/m", minimum=-8.0, maximum=8.0, dynamic=True),
-    Parameter("lens.allow_nominal", False, "Publish metres although the lens reports its "
-              "dioptres as not calibrated (scale_state NOMINAL)."),
-    Parameter("depth.min_m", 0.15, "Nearer depths are published as -Inf (REP-117).",
-              unit="m", minimum=0.05, maximum=100.0, dynamic=True),
-    Parameter("depth.max_m", 8.0, "Farther depths are published as +Inf (REP-117).",
-              unit="m", minimum=0.05, maximum=100.0, dynamic=True),
-    Parameter("depth.max_sigma_ratio", 0.5, "Pixels with sigma / depth above this become NaN.",
-              unit="1", minimum=0.01, maximum=10.0, dynamic=True),
-    Parameter("depth.edge_filter_px", 1, "Radius of the flying-pixel filter at depth edges; "
-              "0 = off.", unit="px", minimum=0, maximum=8, dynamic=True),
-    Parameter("preview.min_m", 0.2, "Depth of the warm end of `depth_registered/preview`.",
-              unit="m", minimum=0.05, maximum=100.0, dynamic=True),
-    Parameter("preview.max_m", 5.0, "Depth of the cold end of `depth_registered/preview`.",
-              unit="m", minimum=0.05, maximum=100.0, dynamic=True),
-    Parameter("budget.latency_ms", 100.0, "Diagnostics warn while the 95th percentile of the "
-              "latency is above this; 0 = never. Reports only.",
-              unit="ms", minimum=0.0, maximum=60000.0, dynamic=True),
+    *CALIBRATION_ROWS,
+    *DEPTH_ROWS,
     Parameter("replay.process_all", False, "Process every set in order (bounded queue with "
               "back-pressure, nothing is stale) instead of the latest only. For bags."),
-    Parameter("diagnostics.period_s", 1.0, "Period of `/diagnostics`.",
-              unit="s", minimum=0.1, maximum=60.0),
-    Parameter("autostart", True, "Configure and activate without being asked; false where a "
-              "lifecycle manager does it."),
 )
 
 _SYNTHETIC_CAMERA_ROWS = (
+    Parameter("kind", "dual_pixel", "dual_pixel = dual-pixel pair and RGB of changing scenes; "
+              "focus = one still scene through a lens that is driven by "
+              "`lens_position_diopters` (`sweep/image_raw`).", choices=("dual_pixel", "focus")),
     Parameter("camera", "robot_12mm", "Simulated camera.",
               choices=("phone", "robot_12mm", "robot_16mm", "robot_25mm")),
     Parameter("width_px", 320, "Image width.", unit="px", minimum=32, maximum=4096),
@@ -140,16 +111,6 @@ _SYNTHETIC_CAMERA_ROWS = (
 )
 
 
-def _ordered(low: str, high: str) -> CrossCheck:
-    def check(values: Mapping[str, Value]) -> str:
-        if float(values[low]) < float(values[high]):
-            return ""
-        return (f"{low} = {values[low]!r} with {high} = {values[high]!r}: {low} must be smaller; "
-                "set both at once (set_parameters_atomically)")
-
-    return check
-
-
 def _white_above_black(values: Mapping[str, Value]) -> str:
     black, white = values["dp.black_level"], values["dp.white_level"]
     if white == 0.0 or float(white) > float(black):
@@ -169,8 +130,9 @@ def _focus_beyond_focal_length(values: Mapping[str, Value]) -> str:
 DUAL_PIXEL = ParameterTable(
     "dual_pixel_depth",
     _DUAL_PIXEL_ROWS,
-    (_ordered("depth.min_m", "depth.max_m"), _ordered("preview.min_m", "preview.max_m"),
+    (ordered("depth.min_m", "depth.max_m"), ordered("preview.min_m", "preview.max_m"),
      _white_above_black, _focus_beyond_focal_length),
 )
-SYNTHETIC_CAMERA = ParameterTable("synthetic_camera", _SYNTHETIC_CAMERA_ROWS)
-TABLES = (DUAL_PIXEL, SYNTHETIC_CAMERA)
+SYNTHETIC_CAMERA = ParameterTable(
+    "synthetic_camera", (*_SYNTHETIC_CAMERA_ROWS, *FOCUS_CAMERA_ROWS), FOCUS_CAMERA_CHECKS)
+TABLES = (DUAL_PIXEL, FOCUS_SWEEP, SYNTHETIC_CAMERA, LENS_STATE_BRIDGE, FOCUS_SWEEP_CONTROLLER)

@@ -1,0 +1,241 @@
+r"""`focus_sweep_depth`: images of a lens that moves through focus in, metric depth with σ out.
+
+    ros2 run depth_fusion_ros focus_sweep_depth --ros-args \
+        -r __ns:=/camera -p model.path:=closed_form
+
+Topics, relative: ``sweep/image_raw``, ``sweep/camera_info``, ``lens_state``. Outputs:
+ros/outputs.py, and ``aif/image``. Parameters: docs/parameters.md.
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+import sys
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from sensor_msgs.msg import CameraInfo, Image
+
+from depth_fusion_ros.estimation.estimate import ScaleState
+from depth_fusion_ros.estimation.focus_sweep import (
+    FocusSweepEstimator,
+    FocusSweepOptions,
+    SweepFrame,
+)
+from depth_fusion_ros.estimation.sweep_slices import Sweep, SweepOptions
+from depth_fusion_ros.msg import LensState
+from depth_fusion_ros.ros.depth_node import ConfigureError, DepthNode, Result
+from depth_fusion_ros.ros.qos import InputSubscriptions
+from depth_fusion_ros.ros.run import run_node
+from depth_fusion_ros.ros.slice_inputs import IMAGE, INFO, LENS, SliceInputs, SweepItem
+from depth_fusion_ros.ros.sweep_parameter_tables import FOCUS_SWEEP
+
+if TYPE_CHECKING:
+    from depth_fusion_ros.estimation.priors import Prior
+
+_SUBSCRIPTION_DEPTH = 32
+_WARM_UP_SLICES = 5
+_USED = ("used_complete", "used_incomplete")
+
+
+class FocusSweepDepth(DepthNode):
+    """The lifecycle node of the focus-sweep path."""
+
+    makes_pictures = True
+
+    def __init__(self, **node_arguments: Any) -> None:
+        super().__init__(FOCUS_SWEEP, **node_arguments)
+        self.estimator: FocusSweepEstimator | None = None
+        self._inputs: SliceInputs | None = None
+        self._input_topics: InputSubscriptions | None = None
+        self._last_message_s = -math.inf
+
+    # -- model ----------------------------------------------------------------
+
+    def load(self, values: Mapping[str, Any]) -> None:
+        """Load the network, with the CPU as fallback where that is allowed, and warm it up."""
+        from depth_fusion_ros.estimation.sweep_backends import load_sweep_backend
+
+        backend = load_sweep_backend(
+            values["model.path"], device=values["device"], precision=values["model.precision"],
+            sha256=values["model.sha256"], threads=values["model.threads"],
+            allow_cpu_fallback=values["allow_cpu_fallback"], prior=_prior(values))
+        on_cpu = backend.device_name.startswith("cpu")
+        self.health.cpu_fallback = values["device"].startswith("cuda") and on_cpu
+        if self.health.cpu_fallback and not values["allow_cpu_fallback"]:
+            raise ConfigureError(
+                f"device = {values['device']!r}: {values['model.path']} runs on the CPU only and "
+                "allow_cpu_fallback is false; set device: cpu or allow_cpu_fallback: true")
+        self.estimator = FocusSweepEstimator(backend, _estimator_options(values))
+        self.estimator.warm_up(values["model.warmup_width_px"], values["model.warmup_height_px"],
+                               _WARM_UP_SLICES, values["model.warmup_iterations"])
+        self.health.model_id = self.estimator.model_id
+        self.health.backend_name = backend.backend_name
+        self.health.device_name = backend.device_name
+        hardware = f"{self.estimator.model_id} on {backend.device_name}"
+        self.health.diagnostics.hardware_id = hardware
+        self.get_logger().info(f"model {hardware}, backend {backend.backend_name}")
+
+    def unload(self) -> None:
+        """Drop the estimator and give its memory back."""
+        self.estimator = None
+        self.health.model_id = self.health.backend_name = self.health.device_name = ""
+        gc.collect()
+        torch = sys.modules.get("torch")
+        if torch is not None and torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    def parameters_changed(self, values: Mapping[str, Any]) -> None:
+        """Hand new options on; they hold from the next slice and the next sweep."""
+        if self.estimator is not None:
+            self.estimator.options = _estimator_options(values)
+        if self._inputs is not None:
+            self._inputs.assembler.options = _sweep_options(values)
+
+    # -- inputs ----------------------------------------------------------------
+
+    def start_inputs(self, deliver: Callable[[Any], None]) -> None:
+        """Subscribe to images, camera_info and lens states."""
+        values = self.values
+        self._send_on = deliver
+        self._inputs = SliceInputs(_sweep_options(values), values["model.max_side_px"],
+                                   lambda cause, sentence: self.warn_rarely(
+                                       f"slice {cause}", f"slice dropped ({cause}): {sentence}"))
+        self.health.input_details = self._input_details
+        self._input_topics = InputSubscriptions(
+            self, {IMAGE: Image, INFO: CameraInfo, LENS: LensState}, self._on_message,
+            reliability=values["input.reliability"], depth=_SUBSCRIPTION_DEPTH,
+            keep_all=values["replay.process_all"])
+
+    def stop_inputs(self) -> None:
+        """Unsubscribe; the open sweep ends as inactive."""
+        if self._input_topics is not None:
+            self._input_topics.destroy()
+            self._input_topics = None
+        inputs, self._inputs = self._inputs, None
+        if inputs is not None:
+            for _ in inputs.flush("inactive"):
+                self.accounts.receive()
+                self.drop("inactive", "the node was deactivated")
+
+    def housekeeping(self) -> None:
+        """End what waits for too long and follow the QoS of publishers."""
+        assert self._inputs is not None and self._input_topics is not None
+        for topic in self._input_topics.follow():
+            self.get_logger().info(f"{topic}: its publisher is best effort, following it")
+        # A replay is held back on purpose: only a silent source can be late.
+        patience_s = self.values["sweep.gap_s"] if self.values["replay.process_all"] else 0.0
+        if time.monotonic() - self._last_message_s >= patience_s:
+            self._pass_on(self._inputs.tick(time.monotonic_ns()))
+
+    def _on_message(self, topic: str, message: Any, received_ns: int) -> None:
+        inputs = self._inputs
+        if inputs is None:
+            return  # taken from the middleware just before the node was deactivated
+        if topic == IMAGE:
+            done = inputs.add_image(message, received_ns)
+        elif topic == INFO:
+            done = inputs.add_info(message, received_ns)
+        else:
+            done = inputs.add_lens(message, received_ns, self.values)
+        self._pass_on(done)
+        self._last_message_s = time.monotonic()  # after back-pressure, if there was any
+
+    def _pass_on(self, items: list[SweepItem]) -> None:
+        for item in items:
+            self.accounts.receive()
+            self._send_on(item)
+
+    def _input_details(self) -> dict[str, Any]:
+        inputs, subscriptions = self._inputs, self._input_topics
+        if inputs is None or subscriptions is None:
+            return {}
+        details: dict[str, Any] = {f"messages.{topic}": inputs.messages[topic]
+                                   for topic in (IMAGE, INFO, LENS)}
+        for key, count in inputs.totals().items():
+            details[f"slices.{key}" if key in (*_USED, "received", "pending")
+                    else f"slices.dropped.{key}"] = count
+        details["restarts"] = inputs.assembler.restarts
+        for topic, count in subscriptions.incompatible.items():
+            details[f"incompatible_publishers.{topic}"] = count
+        for topic, count in subscriptions.lost.items():
+            details[f"lost.{topic}"] = count
+        return details
+
+    # -- one sweep ----------------------------------------------------------------
+
+    def process(self, item: SweepItem) -> Result:
+        """Worker thread: sweep -> estimate."""
+        estimator = self.estimator
+        assert estimator is not None
+        start = time.perf_counter()
+        frame = _frame(item.sweep)
+        convert_ms = (time.perf_counter() - start) * 1e3
+        estimate = estimator.estimate(frame)
+        facts = estimate.sweep
+        assert facts is not None
+        self.health.lens(frame.scale_state, _REASONS[frame.scale_state], {
+            "focus_diopters": ", ".join(f"{d:.3f}" for d in item.sweep.focus_diopters),
+            "coverage_diopters": facts.coverage_diopters,
+            "largest_gap_diopters": facts.largest_gap_diopters,
+            "missing_slices": item.sweep.missing, "motion_px": facts.motion_px})
+        if facts.reason:
+            self.warn_rarely("motion", f"sweep {item.stamp_ns}: {facts.reason}")
+        return Result(estimate, estimate.all_in_focus, item.info, convert_ms)
+
+
+_REASONS = {
+    ScaleState.ABSOLUTE: "metric: calibrated lens state",
+    ScaleState.NOMINAL: "metric but nominal: the lens reports its dioptres as not calibrated",
+    ScaleState.RELATIVE: "the lens reports its dioptres as not calibrated (focus_calibration): "
+                         "calibrate it, or set lens.allow_nominal",
+}
+
+
+def _prior(values: Mapping[str, Any]) -> Prior | None:
+    if not values["prior.path"]:
+        return None
+    from depth_fusion_ros.estimation.priors import load_prior
+
+    return load_prior(values["prior.path"], threads=values["model.threads"],
+                      output=values["prior.output"], multiple=values["prior.multiple_px"],
+                      short_side_px=values["prior.short_side_px"],
+                      normalisation=values["prior.normalisation"])
+
+
+def _frame(sweep: Sweep) -> SweepFrame:
+    """A sweep is worth what the worst of its slices is worth."""
+    return SweepFrame(
+        sweep, max(item.lens.scale_state for item in sweep.slices),
+        max(item.lens.focus_sigma_diopters for item in sweep.slices))
+
+
+def _sweep_options(values: Mapping[str, Any]) -> SweepOptions:
+    return SweepOptions(
+        min_slices=values["sweep.min_slices"], max_slices=values["sweep.max_slices"],
+        timeout_s=values["sweep.timeout_s"], mode=values["sweep.mode"],
+        settle_frames=values["sweep.settle_frames"],
+        require_stationary_lens=values["sweep.require_stationary_lens"],
+        gap_s=values["sweep.gap_s"], same_focus_diopters=values["sweep.same_focus_diopters"])
+
+
+def _estimator_options(values: Mapping[str, Any]) -> FocusSweepOptions:
+    return FocusSweepOptions(
+        min_depth_m=values["depth.min_m"], max_depth_m=values["depth.max_m"],
+        max_sigma_ratio=values["depth.max_sigma_ratio"],
+        edge_filter_px=values["depth.edge_filter_px"],
+        breathing_per_diopter=values["lens.breathing_per_diopter"],
+        breathing_reference_diopters=values["lens.breathing_reference_diopters"],
+        align=values["motion.source"] == "image", warn_px=values["motion.warn_px"],
+        reject_px=values["motion.reject_px"])
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the node until it is interrupted."""
+    return run_node(FocusSweepDepth, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
