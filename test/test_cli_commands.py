@@ -24,6 +24,7 @@ from depth_fusion_ros.cli.simulated_bag import SimulatedBag
 from depth_fusion_ros.ros.environment import child_environment, free_domain_id, ros_problem
 
 SMALL = ("--frames", "4", "--size", "96x72")
+CLOSED_FORM = ("--path", "dual_pixel", "--model", "closed_form")
 needs_ros = pytest.mark.skipif(ros_problem() is not None, reason=str(ros_problem()))
 
 
@@ -203,16 +204,16 @@ def demo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_demo_accounts_for_every_set_and_leaves_picture_report_and_bag(
     demo_folder: Path,
 ) -> None:
-    done = run("demo", "--out", str(demo_folder), "--model", "closed_form", *SMALL)
+    done = run("demo", "--out", str(demo_folder), *CLOSED_FORM, *SMALL)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "every set is accounted for" in done.stdout and "simulated data" in done.stdout
-    report = json.loads((demo_folder / "report.json").read_text())
+    report = json.loads((demo_folder / "dual_pixel" / "report.json").read_text())
     assert report["sets_sent"] == 4
     assert report["sets_estimated"] + sum(report["sets_dropped"].values()) == 4
     assert 0.0 < report["accuracy"]["abs_rel"] < 1.0
     assert 0.3 < report["accuracy"]["delta_1"] <= 1.0
     assert report["latency_ms"]["p50_ms"] > report["stages_ms"]["inference"] > 0
-    assert (demo_folder / "contact_sheet.png").stat().st_size > 20_000
+    assert (demo_folder / "dual_pixel" / "contact_sheet.png").stat().st_size > 20_000
     assert Path(report["files"]["bag"]).is_dir()
 
 
@@ -222,9 +223,9 @@ def test_an_overloaded_node_drops_sets_with_a_cause_and_all_are_accounted_for(
     demo_folder: Path,
 ) -> None:
     done = run(
-        "demo", "--out", str(demo_folder), "--model", "closed_form", "--rate", "1000", *SMALL
+        "demo", "--out", str(demo_folder), *CLOSED_FORM, "--rate", "1000", *SMALL
     )
-    report = json.loads((demo_folder / "report.json").read_text())
+    report = json.loads((demo_folder / "dual_pixel" / "report.json").read_text())
     assert done.returncode == 0, done.stdout + done.stderr
     assert "bag from before" in done.stdout
     assert report["sets_estimated"] >= 1 and report["sets_dropped"]["busy"] >= 1
@@ -256,8 +257,8 @@ def test_a_node_that_dies_while_the_bag_plays_ends_the_demo_with_its_log(
 def slow_demo(folder: Path) -> Iterator[tuple[subprocess.Popen[str], int]]:
     """Start a demo that plays for half a minute; give it and the pid of its active node."""
     command = [sys.executable, "-m", "depth_fusion_ros.cli.main", "demo", *SMALL]
-    command += ["--out", str(folder), "--model", "closed_form", "--rate", "0.01"]
-    log = folder / "node.log"
+    command += ["--out", str(folder), *CLOSED_FORM, "--rate", "0.01"]
+    log = folder / "dual_pixel" / "node.log"
     log.unlink(missing_ok=True)
     environment = child_environment(domain_id=free_domain_id()) | {"TERM": "dumb"}
     demo = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)

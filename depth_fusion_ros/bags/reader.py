@@ -1,7 +1,9 @@
-"""Read rosbag2 (MCAP or sqlite3): raw messages, stamped arrays, and whole dual-pixel sets.
+"""Read rosbag2 (MCAP or sqlite3): raw messages, stamped arrays, whole dual-pixel sets and sweeps.
 
     with BagReader(path) as bag:
         for record in bag.frames():          # DualPixelRecord: arrays joined by stamp
+            ...
+        for record in bag.sweeps():          # SweepRecord: the slices of one focus sweep
             ...
         for raw in bag.raw():                # RawMessage: serialised, for a player
             ...
@@ -19,17 +21,27 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from numpy.typing import NDArray
 from rosbags.interfaces import Connection, MessageDefinitionFormat, Qos
 from rosbags.rosbag2 import Reader
 from rosbags.typesys import get_types_from_idl, get_types_from_msg
 
 from . import topics as names
-from .images import image_array, stamp_ns
+from .images import stamp_ns
+from .records import DualPixelRecord, StampedArray, SweepRecord, stamped_array
+from .sweep_records import sweep_records, sweep_stamps
 from .typestore import BagError, bag_typestore
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+__all__ = [
+    "BagReader",
+    "DualPixelRecord",
+    "RawMessage",
+    "StampedArray",
+    "SweepRecord",
+    "TopicSummary",
+]
 
 
 @dataclass(frozen=True)
@@ -50,40 +62,6 @@ class RawMessage:
     type_name: str
     log_time_ns: int
     data: bytes
-
-
-@dataclass(frozen=True)
-class StampedArray:
-    """An image: header stamp in ns, frame, encoding, and its (H, W) or (H, W, 3) array."""
-
-    stamp_ns: int
-    frame_id: str
-    encoding: str
-    array: NDArray[Any]
-
-
-@dataclass
-class DualPixelRecord:
-    """One set, joined by stamp; what the bag does not have is None.
-
-    left, right: mono8/mono16 views; rgb: reference view; truth: depth in metres (32FC1).
-    dp_camera_info, rgb_camera_info, lens_state: message objects with the fields of the .msg files.
-    """
-
-    stamp_ns: int
-    left: StampedArray | None = None
-    right: StampedArray | None = None
-    rgb: StampedArray | None = None
-    truth: StampedArray | None = None
-    dp_camera_info: Any | None = None
-    rgb_camera_info: Any | None = None
-    lens_state: Any | None = None
-
-    @property
-    def is_complete(self) -> bool:
-        """True if everything a depth node needs is there (ground truth is not needed)."""
-        needed = (self.left, self.right, self.rgb, self.dp_camera_info, self.rgb_camera_info)
-        return all(part is not None for part in (*needed, self.lens_state))
 
 
 _SLOT_OF_TOPIC = {
@@ -184,7 +162,7 @@ class BagReader:
                 f"sensor_msgs/msg/Image; recorded are {', '.join(types) or 'no topics'}"
             )
         for _, _, message in self.messages([topic]):
-            yield _stamped_array(message)
+            yield stamped_array(message)
 
     def frames(self, namespace: str = names.DEFAULT_NAMESPACE) -> Iterator[DualPixelRecord]:
         """Yield sets joined by exact stamp, in order of their first message.
@@ -199,10 +177,26 @@ class BagReader:
             stamp = stamp_ns(message)
             record = waiting.setdefault(stamp, DualPixelRecord(stamp))
             is_image = slots[topic] in ("left", "right", "rgb", "truth")
-            setattr(record, slots[topic], _stamped_array(message) if is_image else message)
+            setattr(record, slots[topic], stamped_array(message) if is_image else message)
             if all(getattr(record, slots[t]) is not None for t in recorded):
                 yield waiting.pop(stamp)
         yield from waiting.values()
+
+    def sweeps(self, namespace: str = names.DEFAULT_NAMESPACE) -> Iterator[SweepRecord]:
+        """Yield focus sweeps, joined by their tags (LensState.sweep_id) and by exact stamp.
+
+        A sweep is given out when all its slices (and its truth, in a bag that records truth) have
+        come, or at the end of the bag (then incomplete: see `SweepRecord.is_complete`). An image
+        without a tagged lens state is in no sweep.
+
+        Raises:
+            BagError: no lens state in the bag belongs to a sweep.
+        """
+        return sweep_records(self, namespace)
+
+    def sweep_stamps(self, namespace: str = names.DEFAULT_NAMESPACE) -> list[tuple[int, ...]]:
+        """Return the stamps (ns) of the slices of each sweep; decodes no image. Errors as above."""
+        return sweep_stamps(self, namespace)
 
     def _connections(self, topics: Collection[str]) -> list[Connection]:
         return [c for c in self._reader.connections if not topics or c.topic in topics]
@@ -240,10 +234,3 @@ class BagReader:
                 f"bag {self.path}: cannot be read, it is truncated, damaged or no rosbag2 "
                 f"({type(error).__name__}: {error}); copy or record it again"
             ) from error
-
-
-def _stamped_array(message: Any) -> StampedArray:
-    """Return an Image message as a StampedArray."""
-    return StampedArray(
-        stamp_ns(message), message.header.frame_id, message.encoding, image_array(message)
-    )

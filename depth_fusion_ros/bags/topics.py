@@ -19,6 +19,8 @@ RIGHT_IMAGE = "dp/right/image_raw"
 DP_CAMERA_INFO = "dp/camera_info"
 RGB_IMAGE = "rgb/image_rect"
 RGB_CAMERA_INFO = "rgb/camera_info"
+SWEEP_IMAGE = "sweep/image_raw"
+SWEEP_CAMERA_INFO = "sweep/camera_info"
 LENS_STATE = "lens_state"
 TRUTH_DEPTH = "ground_truth/depth"
 TF_STATIC = "/tf_static"
@@ -32,6 +34,13 @@ INPUT_TOPICS = {
     RGB_IMAGE: "sensor_msgs/msg/Image",
 }
 """What a depth node needs for one set, in the order in which a set is written: small ones first."""
+
+SWEEP_INPUT_TOPICS = {
+    LENS_STATE: "depth_fusion_ros/msg/LensState",
+    SWEEP_CAMERA_INFO: "sensor_msgs/msg/CameraInfo",
+    SWEEP_IMAGE: "sensor_msgs/msg/Image",
+}
+"""The same for one slice of a focus sweep."""
 
 _UNSET = QosTime(0, 0)
 

@@ -13,6 +13,7 @@ from depth_fusion_ros.bags.reader import BagReader
 from depth_fusion_ros.bags.typestore import BagError
 from depth_fusion_ros.cli.console import EXIT_UNUSABLE, console, fail, parse_size, progress_bars
 from depth_fusion_ros.cli.simulated_bag import SimulatedBag
+from depth_fusion_ros.cli.simulated_recording import SimulatedRecording
 from depth_fusion_ros.ros.environment import ensure_ros_environment, ros_problem
 
 app = typer.Typer(help="Make, play and look into rosbag2 recordings.", no_args_is_help=True)
@@ -45,10 +46,10 @@ def make(
     info(path)
 
 
-def make_with_progress(plan: SimulatedBag, path: Path, *, storage: str = "mcap") -> None:
+def make_with_progress(plan: SimulatedRecording, path: Path, *, storage: str = "mcap") -> None:
     """Render `plan` to `path` under a progress bar."""
     with progress_bars() as bars:
-        task = bars.add_task("rendering scenes", total=plan.frames, note=plan.camera)
+        task = bars.add_task(f"rendering {plan.unit}", total=plan.count, note=plan.camera)
         try:
             plan.make(
                 path, storage=storage, on_frame=lambda done: bars.update(task, completed=done)

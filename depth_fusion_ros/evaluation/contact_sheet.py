@@ -2,9 +2,11 @@
 
     write_contact_sheet(path, samples, title="...")
 
-One row for each sample, six columns: RGB, left − right, truth, depth, sigma, depth − truth. Truth
-and depth share one logarithmic colour range, all rows share the ranges of their column, titles
-carry units, and pixels without a value are a flat grey that no colour map here contains.
+One row for each sample. First what the estimator saw: RGB and left − right of a dual-pixel set
+(`ContactSample`); nearest and farthest slice and the all-in-focus picture of a focus sweep
+(`SweepContactSample`). Then truth, depth, sigma, depth − truth. Truth and depth share one
+logarithmic colour range, all rows share the ranges of their column, titles carry units, and pixels
+without a value are a flat grey that no colour map here contains.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from matplotlib import colormaps
@@ -25,14 +27,29 @@ from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
 INVALID_COLOUR = "#8c8c8c"
-COLUMNS = (
-    "RGB",
-    "left − right [counts]",
-    "truth [m]",
-    "depth [m]",
-    "sigma [m]",
-    "depth − truth [m]",
-)
+DEPTH_COLUMNS = ("truth [m]", "depth [m]", "sigma [m]", "depth − truth [m]")
+
+
+class ContactRow(Protocol):
+    """What a row of any sheet has; see `ContactSample` for the attributes."""
+
+    @property
+    def label(self) -> str: ...
+    @property
+    def note(self) -> str: ...
+    @property
+    def truth_m(self) -> NDArray[np.float32]: ...
+    @property
+    def depth_m(self) -> NDArray[np.float32]: ...
+    @property
+    def sigma_m(self) -> NDArray[np.float32]: ...
+
+    def seen(self) -> dict[str, NDArray[Any]]:
+        """Return title -> picture of what the estimator saw.
+
+        A picture is (H, W, 3) uint8 colour, or (H, W) signed values around 0.
+        """
+        ...
 
 
 @dataclass(frozen=True)
@@ -57,6 +74,35 @@ class ContactSample:
     sigma_m: NDArray[np.float32]
     note: str = ""
 
+    def seen(self) -> dict[str, NDArray[Any]]:
+        """Return the first columns; see `ContactRow.seen`."""
+        difference = self.left.astype(np.float32) - self.right.astype(np.float32)
+        return {"RGB": self.rgb, "left − right [counts]": difference}
+
+
+@dataclass(frozen=True)
+class SweepContactSample:
+    """The same for a focus sweep.
+
+    Attributes:
+        nearest, farthest: (H, W, 3) uint8 slices focused nearest and farthest.
+        all_in_focus: (H, W, 3) uint8 picture made of the sharpest parts.
+    """
+
+    label: str
+    nearest: NDArray[np.uint8]
+    farthest: NDArray[np.uint8]
+    all_in_focus: NDArray[np.uint8]
+    truth_m: NDArray[np.float32]
+    depth_m: NDArray[np.float32]
+    sigma_m: NDArray[np.float32]
+    note: str = ""
+
+    def seen(self) -> dict[str, NDArray[Any]]:
+        """Return the first columns; see `ContactRow.seen`."""
+        return {"nearest slice": self.nearest, "farthest slice": self.farthest,
+                "all in focus": self.all_in_focus}
+
 
 @dataclass(frozen=True)
 class _Range:
@@ -72,7 +118,7 @@ class _Range:
         return (LogNorm if self.logarithmic else Normalize)(self.low, self.high)
 
 
-def write_contact_sheet(path: Path, samples: Sequence[ContactSample], *, title: str) -> Path:
+def write_contact_sheet(path: Path, samples: Sequence[ContactRow], *, title: str) -> Path:
     """Draw the samples to a PNG and return its path.
 
     Raises:
@@ -86,13 +132,14 @@ def write_contact_sheet(path: Path, samples: Sequence[ContactSample], *, title: 
                 f"{sample.label}: truth {sample.truth_m.shape} and depth {sample.depth_m.shape} "
                 "must have one shape"
             )
+    columns = (*samples[0].seen(), *DEPTH_COLUMNS)
     height, width = samples[0].depth_m.shape
     cell_in = 2.9
     row_in = cell_in * height / width
-    size = (cell_in * len(COLUMNS) + 1.1, row_in * len(samples) + 1.75)
+    size = (cell_in * len(columns) + 1.1, row_in * len(samples) + 1.75)
     figure = Figure(figsize=size, dpi=100, facecolor="white")
     FigureCanvasAgg(figure)
-    axes = figure.subplots(len(samples), len(COLUMNS), squeeze=False)
+    axes = figure.subplots(len(samples), len(columns), squeeze=False)
     figure.subplots_adjust(
         left=0.85 / size[0],
         right=1 - 0.1 / size[0],
@@ -105,7 +152,7 @@ def write_contact_sheet(path: Path, samples: Sequence[ContactSample], *, title: 
     ranges = _colour_ranges(samples)
     for cells, sample in zip(axes, samples, strict=True):
         _draw_row(cells, sample, ranges)
-    for cell, name in zip(axes[0], COLUMNS, strict=True):
+    for cell, name in zip(axes[0], columns, strict=True):
         cell.set_title(name, fontsize=13)
     _draw_colour_bars(figure, axes[-1], ranges)
     figure.legend(
@@ -120,16 +167,15 @@ def write_contact_sheet(path: Path, samples: Sequence[ContactSample], *, title: 
     return path
 
 
-def _colour_ranges(samples: Sequence[ContactSample]) -> list[_Range | None]:
-    """Return one range for each column, shared by all rows; None for RGB."""
-    counts = _percentile([_difference(s) for s in samples], 99, absolute=True)
+def _colour_ranges(samples: Sequence[ContactRow]) -> list[_Range | None]:
+    """Return one range for each column, shared by all rows; None for colour pictures."""
+    seen = [_range_of_signs(column) for column in zip(*(s.seen().values() for s in samples))]
     truths = [s.truth_m for s in samples]
     sigmas = [s.sigma_m for s in samples]
     error = _percentile([_error(s) for s in samples], 90, absolute=True)
     depth = _logarithmic("turbo_r", _percentile(truths, 1), _percentile(truths, 99))
     return [
-        None,
-        _Range(_with_invalid("PuOr"), -counts, counts),
+        *seen,
         depth,
         depth,
         _logarithmic("magma", _percentile(sigmas, 2), _percentile(sigmas, 98)),
@@ -137,10 +183,9 @@ def _colour_ranges(samples: Sequence[ContactSample]) -> list[_Range | None]:
     ]
 
 
-def _draw_row(cells: Sequence[Axes], sample: ContactSample, ranges: list[_Range | None]) -> None:
+def _draw_row(cells: Sequence[Axes], sample: ContactRow, ranges: list[_Range | None]) -> None:
     pictures: tuple[NDArray[Any], ...] = (
-        sample.rgb,
-        _difference(sample),
+        *sample.seen().values(),
         sample.truth_m,
         sample.depth_m,
         sample.sigma_m,
@@ -182,16 +227,19 @@ def _draw_colour_bars(
             bar.ax.locator_params(nbins=4)
 
 
-def _difference(sample: ContactSample) -> NDArray[np.float32]:
-    """Return left − right in counts, (H, W) float32."""
-    return sample.left.astype(np.float32) - sample.right.astype(np.float32)
-
-
-def _error(sample: ContactSample) -> NDArray[np.float32]:
+def _error(sample: ContactRow) -> NDArray[np.float32]:
     """Return depth − truth in metres, (H, W); ±Inf of the depth stay, so they show as extremes."""
     with np.errstate(invalid="ignore"):
         error = sample.depth_m - sample.truth_m
     return np.where(np.isfinite(sample.truth_m), error, np.nan).astype(np.float32)
+
+
+def _range_of_signs(column: Sequence[NDArray[Any]]) -> _Range | None:
+    """Return a range symmetrical about 0 for the pictures of a column; None for colour."""
+    if column[0].ndim == 3:
+        return None
+    most = _percentile(column, 99, absolute=True)
+    return _Range(_with_invalid("PuOr"), -most, most)
 
 
 def _percentile(arrays: Sequence[NDArray[Any]], percent: float, *, absolute: bool = False) -> float:

@@ -5,7 +5,7 @@
     report.write_json(path)
 
 The report draws no conclusions but one: `is_accounted`, whether every set that was sent is
-estimated or dropped with a cause.
+estimated or dropped with a cause, and every slice of a focus sweep used or dropped with a cause.
 """
 
 from __future__ import annotations
@@ -40,6 +40,9 @@ class ReplayReport:
         stages_ms: median wall time of each stage inside the node, and of the whole.
         files: what -> path of what was written.
         settings: whatever makes the run repeatable (rate, size, camera, seed, …).
+        unit: what a set is called: "set" or "sweep".
+        slices_sent: images of the sweeps; 0 on a path that has no slices.
+        slices: how they ended -> number, as the node reported it.
     """
 
     model_id: str
@@ -52,6 +55,9 @@ class ReplayReport:
     stages_ms: Mapping[str, float] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
+    unit: str = "set"
+    slices_sent: int = 0
+    slices: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def sets_missing(self) -> int:
@@ -59,17 +65,25 @@ class ReplayReport:
         return self.sets_sent - self.sets_estimated - sum(self.sets_dropped.values())
 
     @property
+    def slices_missing(self) -> int:
+        """Slices sent that the node neither used nor dropped with a cause (pending ones too)."""
+        ends = (n for how, n in self.slices.items() if how not in ("received", "pending"))
+        return self.slices_sent - sum(ends)
+
+    @property
     def is_accounted(self) -> bool:
-        """True if estimated + dropped by cause = sent."""
-        return self.sets_missing == 0
+        """True if estimated + dropped by cause = sent, for sets and for slices."""
+        return self.sets_missing == 0 and self.slices_missing == 0
 
     def tables(self) -> list[Table]:
-        """Return the tables to print: sets, accuracy, latency."""
-        return [self._sets_table(), self._accuracy_table(), self._latency_table()]
+        """Return the tables to print: sets, slices if there are, accuracy, latency."""
+        slices = [self._slices_table()] if self.slices_sent else []
+        return [self._sets_table(), *slices, self._accuracy_table(), self._latency_table()]
 
     def to_json(self) -> str:
         """Return the report as JSON; NaN and infinities become null."""
-        content = {**asdict(self), "sets_missing": self.sets_missing}
+        missing = {"sets_missing": self.sets_missing, "slices_missing": self.slices_missing}
+        content = {**asdict(self), **missing}
         return json.dumps(_without_nan(content), indent=2, ensure_ascii=False) + "\n"
 
     def write_json(self, path: Path) -> Path:
@@ -79,15 +93,22 @@ class ReplayReport:
         return path
 
     def _sets_table(self) -> Table:
-        table = _table("Sets", "count")
+        table = _table(f"{self.unit.capitalize()}s", "count")
         table.add_row("sent", str(self.sets_sent))
         table.add_row("estimated", str(self.sets_estimated))
         for cause, count in sorted(self.sets_dropped.items()):
             table.add_row(f"dropped: {cause}", str(count))
-        if self.is_accounted:
-            table.add_row("unaccounted for", "0", style="green")
-        else:
-            table.add_row("unaccounted for", str(self.sets_missing), style="bold red")
+        _add_missing(table, self.sets_missing)
+        return table
+
+    def _slices_table(self) -> Table:
+        table = _table("Slices", "count")
+        table.add_row("sent", str(self.slices_sent))
+        for how, count in sorted(self.slices.items(), reverse=True):
+            if how != "received" and (count or how == "used_complete"):
+                name = how.replace(".", ": ").replace("used_", "used in a sweep that is ")
+                table.add_row(name, str(count))
+        _add_missing(table, self.slices_missing)
         return table
 
     def _accuracy_table(self) -> Table:
@@ -109,7 +130,8 @@ class ReplayReport:
 
     def _latency_table(self) -> Table:
         table = _table("Latency", "ms", "what")
-        meaning = "set published → depth received (over DDS)"
+        last = "last slice" if self.slices_sent else "set"
+        meaning = f"{last} published → depth received (over DDS)"
         for key in ("p50_ms", "p95_ms", "p99_ms"):
             if key in self.latency_ms:
                 table.add_row(key.removesuffix("_ms"), f"{self.latency_ms[key]:.1f}", meaning)
@@ -158,6 +180,10 @@ def _table(title: str, *columns: str) -> Table:
     for index, column in enumerate(columns):
         table.add_column(column, justify="right" if index == 0 else "left")
     return table
+
+
+def _add_missing(table: Table, missing: int) -> None:
+    table.add_row("unaccounted for", str(missing), style="bold red" if missing else "green")
 
 
 def _without_nan(value: Any) -> Any:

@@ -27,6 +27,7 @@ from depth_fusion_ros.bags.images import image_array
 from depth_fusion_ros.bags.reader import RawMessage, StampedArray
 from depth_fusion_ros.bags.typestore import bag_typestore
 from depth_fusion_ros.ros.player import header_stamp_ns, import_message_class
+from depth_fusion_ros.ros.replay_paths import DUAL_PIXEL, ReplayPath, SetLayout
 
 DEPTH = "depth_registered/image_rect"
 SIGMA = "depth_registered/sigma"
@@ -35,6 +36,7 @@ DEPTH_CAMERA_INFO = "depth_registered/camera_info"
 POINTS = "points"
 FRAME_REPORT = "frame_report"
 RELATIVE_INVERSE_DEPTH = "relative/inverse_depth"
+ALL_IN_FOCUS = "aif/image"  # of focus sweeps only
 DIAGNOSTICS = "/diagnostics"
 
 OUTPUT_TOPICS = {
@@ -45,6 +47,7 @@ OUTPUT_TOPICS = {
     POINTS: "sensor_msgs/msg/PointCloud2",
     FRAME_REPORT: "depth_fusion_ros/msg/FrameReport",
     RELATIVE_INVERSE_DEPTH: "sensor_msgs/msg/Image",
+    ALL_IN_FOCUS: "sensor_msgs/msg/Image",
     DIAGNOSTICS: "diagnostic_msgs/msg/DiagnosticArray",
 }
 COUNT_ONLY = (POINTS, PREVIEW)  # large: only the newest message is kept, the others are counted
@@ -64,13 +67,29 @@ class OutputCollector:
     """Subscriptions (reliable) to the outputs of a depth node in `namespace`.
 
     Thread-safe: callbacks may run in an executor's thread while the caller asks.
+
+    Args:
+        node: of the caller, who spins it. namespace: of all topics.
+        path: whose inputs are noted. sets: which stamps make one set; for a focus sweep
+            ``path.sets(bag, namespace)``.
     """
 
-    def __init__(self, node: Node, namespace: str = names.DEFAULT_NAMESPACE) -> None:
+    def __init__(
+        self,
+        node: Node,
+        namespace: str = names.DEFAULT_NAMESPACE,
+        *,
+        path: ReplayPath = DUAL_PIXEL,
+        sets: SetLayout | None = None,
+    ) -> None:
         self._lock = threading.Lock()
+        self.path = path
+        self._sets = sets or SetLayout()
         self._topics = {topic: _Topic(kind) for topic, kind in OUTPUT_TOPICS.items()}
-        self._published_s: dict[int, dict[str, float]] = {}
-        self._inputs = {names.resolve(namespace, t) for t in names.INPUT_TOPICS}
+        self._published_s: dict[int, dict[tuple[str, int], float]] = {}
+        self._inputs = {names.resolve(namespace, t) for t in path.input_topics}
+        self._image_topic = names.resolve(namespace, path.image_topic)
+        self._images_sent = 0
         self._diagnostics: dict[str, dict[str, str]] = {}
         self._diagnostic_level: dict[str, tuple[int, str]] = {}
         profile = QoSProfile(
@@ -92,15 +111,29 @@ class OutputCollector:
 
     def note_published(self, topic: str, stamp_ns: int, monotonic_s: float) -> None:
         """Record that an input was published; fits BagPlayer.play(on_published=…)."""
-        if topic in self._inputs:
-            with self._lock:
-                self._published_s.setdefault(stamp_ns, {})[topic] = monotonic_s
+        if topic not in self._inputs:
+            return
+        set_stamp = self._sets.set_of(stamp_ns)
+        with self._lock:
+            self._images_sent += topic == self._image_topic
+            if set_stamp is not None:
+                self._published_s.setdefault(set_stamp, {})[topic, stamp_ns] = monotonic_s
 
     @property
     def sets_sent(self) -> list[int]:
-        """Stamps (ns) of which every input topic was published, in order."""
+        """Stamps (ns) of the sets of which every message was published, in order."""
         with self._lock:
-            return sorted(s for s, parts in self._published_s.items() if set(parts) == self._inputs)
+            return sorted(
+                stamp
+                for stamp, parts in self._published_s.items()
+                if len(parts) == len(self._inputs) * self._sets.size_of(stamp)
+            )
+
+    @property
+    def images_sent(self) -> int:
+        """Number of images published: slices, on the focus-sweep path."""
+        with self._lock:
+            return self._images_sent
 
     def stamps(self, topic: str = DEPTH) -> list[int]:
         """Stamps (ns) that were received on an output topic, in order."""
@@ -169,9 +202,33 @@ class OutputCollector:
         """Return dropped sets by cause, from diagnostics `inputs` (``dropped.<cause>``)."""
         return drops_by_cause(self.diagnostics("inputs"))
 
+    def slices(self) -> dict[str, int]:
+        """Return how slices ended, from diagnostics `inputs` (``slices.*``); {} if not counted.
+
+        Keys: received, pending, used_complete, used_incomplete, dropped.<cause>; and lost, what
+        the middleware of the node reports as lost before the node could take it.
+        """
+        values = self.diagnostics("inputs")
+        counts = {
+            key.removeprefix("slices."): int(float(value))
+            for key, value in values.items()
+            if key.startswith("slices.")
+        }
+        lost = int(float(values.get(f"lost.{self.path.image_topic}", 0)))
+        return {**counts, "lost": lost} if lost else counts
+
     def accounted(self) -> bool:
-        """True if estimated + dropped sets are as many as were sent."""
-        return len(self.stamps(FRAME_REPORT)) + sum(self.drops().values()) == len(self.sets_sent)
+        """True if estimated + dropped sets are as many as were sent, and so are slices."""
+        ended = len(self.stamps(FRAME_REPORT)) + sum(self.drops().values())
+        if ended != len(self.sets_sent):
+            return False
+        if not self.path.counts_slices:
+            return True
+        slices = self.slices()
+        arrived = slices.pop("received", 0)
+        return slices.pop("pending", 0) == 0 and (
+            arrived + slices.pop("lost", 0) == self.images_sent and arrived == sum(slices.values())
+        )
 
     def _callback(self, topic: str) -> Any:
         def on_message(data: bytes) -> None:

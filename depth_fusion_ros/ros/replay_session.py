@@ -1,4 +1,4 @@
-"""Play a bag through dual_pixel_depth over real DDS and hand back everything that came out.
+"""Play a bag through a depth node over real DDS and hand back everything that came out.
 
     outcome = replay_through_node(bag_path, settings, log_path=path)
     outcome.collector.drops(), outcome.collector.image(DEPTH, stamp), ...
@@ -19,10 +19,12 @@ import rclpy
 
 from depth_fusion_ros.bags import topics as names
 from depth_fusion_ros.bags.reader import BagReader
+from depth_fusion_ros.bags.typestore import BagError
 from depth_fusion_ros.ros.collector import OutputCollector, spinning
 from depth_fusion_ros.ros.environment import share_file
 from depth_fusion_ros.ros.node_process import NodeProcess
 from depth_fusion_ros.ros.player import BagPlayer, PlayReport
+from depth_fusion_ros.ros.replay_paths import DUAL_PIXEL, PATHS, ReplayPath
 
 Progress = Callable[[str, int, int], None]
 """Called with what is going on, how much of it is done, and how much there is."""
@@ -33,14 +35,16 @@ class ReplaySettings:
     """How to replay.
 
     Attributes:
+        path: which node, and what makes a set of its inputs.
         parameters: of the node, over `params_file`, e.g. {"model.path": "closed_form"}.
-        params_file: YAML of the node; None = config/dual_pixel.yaml.
+        params_file: YAML of the node; None = the path's own.
         rate: speed against the recording.
         namespace: of all topics.
         start_timeout_s: longest wait for the node to become active.
         finish_timeout_s: longest wait for the last sets after the bag has ended.
     """
 
+    path: ReplayPath = DUAL_PIXEL
     parameters: Mapping[str, Any] = field(default_factory=dict)
     params_file: Path | None = None
     rate: float = 1.0
@@ -73,20 +77,23 @@ def replay_through_node(
 
     Raises:
         NodeFailure: the node died or did not become active; with the tail of its log.
-        BagError: the bag cannot be read.
+        BagError: the bag cannot be read, or has nothing for the path.
         RuntimeError: the node became active but does not subscribe to the inputs.
     """
     context = rclpy.Context()
     rclpy.init(context=context)
     node = rclpy.create_node("depth_fusion_replay", context=context)
     try:
-        collector = OutputCollector(node, settings.namespace)
         process = NodeProcess(
-            "dual_pixel_depth",
+            settings.path.executable,
             _node_arguments(settings),
             log_path=log_path,
             namespace=settings.namespace,
         )
+        with BagReader(bag_path) as bag:
+            images = _images_in(bag, settings)
+            sets = settings.path.sets(bag, settings.namespace)
+        collector = OutputCollector(node, settings.namespace, path=settings.path, sets=sets)
         with BagReader(bag_path) as bag, process, spinning(node):
             player = BagPlayer(node, bag, rate=settings.rate)
             started = time.monotonic()
@@ -98,7 +105,7 @@ def replay_through_node(
             start_s = time.monotonic() - started
             on_progress("starting the node", 1, 1)
             _wait_for_inputs(player, settings)
-            played = _play(player, bag, collector, process, on_progress)
+            played = _play(player, images, collector, process, on_progress)
             player.keep_clock_running(
                 settings.finish_timeout_s,
                 lambda: collector.accounted() or process.return_code is not None,
@@ -125,8 +132,8 @@ def play_bag(
     """Play an open bag for whoever listens; see BagPlayer for the arguments.
 
     Args:
-        wait_s: longest wait for a subscriber to the left view (or, in a bag without one, to its
-            first topic); then the bag is played anyway.
+        wait_s: longest wait for a subscriber to the left view or the slices (or, in a bag without
+            either, to its first topic); then the bag is played anyway.
 
     Raises:
         ValueError: rate or topics are wrong. BagError: the bag is damaged further in.
@@ -136,8 +143,8 @@ def play_bag(
     try:
         node = rclpy.create_node("bag_play", context=context)
         player = BagPlayer(node, bag, rate=rate, topics=topics, publish_clock=publish_clock)
-        left = names.resolve(namespace, names.LEFT_IMAGE)
-        awaited = [left] if left in player.publishers else list(player.publishers)[:1]
+        images = [names.resolve(namespace, path.image_topic) for path in PATHS]
+        awaited = [t for t in images if t in player.publishers] or list(player.publishers)[:1]
         if wait_s > 0:
             on_progress("waiting", 0, 1)
             player.wait_for_subscribers(awaited, wait_s)
@@ -156,7 +163,7 @@ def play_bag(
 
 
 def _node_arguments(settings: ReplaySettings) -> list[str]:
-    params_file = settings.params_file or share_file("config/dual_pixel.yaml")
+    params_file = settings.params_file or share_file(settings.path.params_file)
     arguments = ["--params-file", str(params_file), "-p", "use_sim_time:=true"]
     for name, value in settings.parameters.items():
         text = str(value).lower() if isinstance(value, bool) else str(value)
@@ -165,7 +172,7 @@ def _node_arguments(settings: ReplaySettings) -> list[str]:
 
 
 def _wait_for_inputs(player: BagPlayer, settings: ReplaySettings) -> None:
-    inputs = [names.resolve(settings.namespace, topic) for topic in names.INPUT_TOPICS]
+    inputs = [names.resolve(settings.namespace, topic) for topic in settings.path.input_topics]
     if missing := player.wait_for_subscribers(inputs, timeout_s=20.0):
         raise RuntimeError(
             f"the node is active but nobody subscribes to {', '.join(missing)}: check the bag's "
@@ -174,23 +181,30 @@ def _wait_for_inputs(player: BagPlayer, settings: ReplaySettings) -> None:
     player.keep_clock_running(0.5, lambda: False)  # the node's side of the match, and its clock
 
 
+def _images_in(bag: BagReader, settings: ReplaySettings) -> int:
+    """Return how many images the bag has for the path; refuse one that has none."""
+    topic = names.resolve(settings.namespace, settings.path.image_topic)
+    counts = {recorded.name: recorded.message_count for recorded in bag.topics}
+    if not counts.get(topic):
+        raise BagError(
+            f"bag {bag.path}: has no message of {topic}, which {settings.path.executable} needs; "
+            "replay it through the other path, or give the namespace it was recorded in"
+        )
+    return counts[topic]
+
+
 def _play(
     player: BagPlayer,
-    bag: BagReader,
+    images: int,
     collector: OutputCollector,
     process: NodeProcess,
     on_progress: Progress,
 ) -> PlayReport:
-    """Play; progress counts sets. Ends early if the node dies."""
-    left = next(t for t in bag.topics if t.name.endswith(names.LEFT_IMAGE))
-    sent = 0
+    """Play; progress counts the images of the path. Ends early if the node dies."""
 
     def on_published(topic: str, stamp_ns: int, monotonic_s: float) -> None:
-        nonlocal sent
         collector.note_published(topic, stamp_ns, monotonic_s)
-        if topic == left.name:
-            sent += 1
-            on_progress("playing the bag", sent, left.message_count)
+        on_progress("playing the bag", collector.images_sent, images)
 
     played = player.play(
         on_published=on_published, should_stop=lambda: process.return_code is not None

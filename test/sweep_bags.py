@@ -1,0 +1,55 @@
+"""Small random focus sweeps for tests of bags and replays: no physics, only shapes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from bag_scenes import LENS
+from numpy.typing import NDArray
+
+from depth_fusion_ros.bags.sweep_writer import SweepBagWriter
+from depth_fusion_ros.optics.intrinsics import Intrinsics
+from depth_fusion_ros.optics.thin_lens import ThinLens
+
+FOCUS = (2.0, 1.5, 1.0, 0.5)
+SLICE_NS, SWEEP_NS = 50_000_000, 300_000_000
+
+
+@dataclass(frozen=True)
+class SmallSlice:
+    """A slice with the attributes of simulation.SimulatedSlice."""
+
+    image: NDArray[np.uint8]
+    lens: ThinLens
+    intrinsics: Intrinsics
+
+
+@dataclass(frozen=True)
+class SmallSweep:
+    """A sweep with the attributes of simulation.SimulatedSweep."""
+
+    slices: tuple[SmallSlice, ...]
+    depth_m: NDArray[np.float32]
+
+
+def small_sweep(seed: int, focus: tuple[float, ...] = FOCUS) -> SmallSweep:
+    """Return one random sweep of 24x32 px that breathes; its truth holds NaN, +Inf and −Inf."""
+    random = np.random.default_rng(seed)
+    depth = random.uniform(0.5, 6.0, (24, 32)).astype(np.float32)
+    depth[0, :3] = np.nan, np.inf, -np.inf
+    return SmallSweep(tuple(
+        SmallSlice(random.integers(0, 256, (24, 32, 3), dtype=np.uint8), LENS.refocused(position),
+                   Intrinsics(440 + position, 440 + position, 15.5, 11.5, 32, 24))
+        for position in focus), depth)
+
+
+def write_small_sweeps(path: Path, sweeps: int = 2, **options: Any) -> list[SmallSweep]:
+    """Write random sweeps and return them."""
+    made = [small_sweep(seed) for seed in range(sweeps)]
+    with SweepBagWriter(path, metadata={"seed": "0"}, **options) as bag:
+        for index, sweep in enumerate(made):
+            bag.write_sweep(sweep, bag.start_ns + index * SWEEP_NS, SLICE_NS)
+    return made
