@@ -125,7 +125,7 @@ def test_breathing_of_four_percent_per_dioptre_costs_little_once_it_is_known(tol
         made = sweep(images, fx_px=tuple(120.0 * scale for scale in scales))
         estimate = estimator().estimate(SweepFrame(made))
     assert estimate.intrinsics.fx_px == pytest.approx(120.0 * scales[0], rel=1e-6)
-    assert abs_rel(estimate) < 0.02  # resampling texture as fine as pixels costs 0.01
+    assert abs_rel(estimate) < 0.006  # measured in interpolated slices: 0.015
 
 
 def drifted(step_px: int) -> list[NDArray[np.uint8]]:
@@ -139,7 +139,7 @@ def test_a_drift_of_a_pixel_a_slice_is_undone() -> None:
     estimate = estimator().estimate(SweepFrame(sweep(drifted(1))))
     assert estimate.sweep is not None and estimate.sweep.motion_px == pytest.approx(5, abs=0.7)
     assert "aligned" in estimate.sweep.reason
-    assert abs_rel(estimate) < 0.02
+    assert abs_rel(estimate) < 0.002  # still: 0.0005
 
 
 def test_a_drift_of_fifteen_pixels_a_slice_is_rejected_and_says_so() -> None:

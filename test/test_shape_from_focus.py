@@ -257,3 +257,22 @@ def test_where_nothing_is_known_nothing_is_made_up() -> None:
     assert all(np.isnan(image).all() for image in fill_diopters(nothing, nothing, picture))
     with pytest.raises(ValueError, match=r"picture \(12, 12\)"):
         fill_diopters(nothing, nothing, picture[..., 0])
+
+
+def test_sharpness_is_measured_where_nothing_was_interpolated() -> None:
+    random = np.random.default_rng(3)
+    fine = (255 * random.random((64, 96, 3))).astype(np.uint8)
+    slices = np.stack([cv2.GaussianBlur(fine, (0, 0), 0.5 + 0.6 * abs(d - 1.4)) for d in FINE_FOCUS])
+    half = np.array([[1, 0, 0.5], [0, 1, 0.5]])
+    maps = np.stack([half if d == np.float32(1.4) else np.eye(2, 3) for d in FINE_FOCUS])
+    seen = np.stack([cv2.warpAffine(image, matrix, (96, 64), borderMode=cv2.BORDER_REPLICATE,
+                                    flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
+                     for image, matrix in zip(slices, maps)])
+    inside = slice(12, -12), slice(12, -12)
+    fooled, _ = shape_from_focus(seen, FINE_FOCUS)
+    right, _ = shape_from_focus(seen, FINE_FOCUS, unaligned=(slices, maps))
+    assert float(np.nanmean(np.abs(right[inside] - 1.4))) < 0.05
+    assert float(np.nanmean(np.abs(fooled[inside] - 1.4))) > 0.15
+
+
+FINE_FOCUS = np.array([0.8, 1.1, 1.4, 1.7, 2.0], np.float32)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +29,6 @@ from depth_fusion_ros.estimation.postprocess import flying_pixels
 from depth_fusion_ros.estimation.sweep_alignment import AlignedSweep, align_sweep
 from depth_fusion_ros.estimation.sweep_backends import SweepBackend, SweepInput, SweepPrediction
 from depth_fusion_ros.estimation.sweep_slices import SliceImage, SliceLens, Sweep, SweepSlice
-from depth_fusion_ros.optics.shape_from_focus import shape_from_focus
 from depth_fusion_ros.optics.thin_lens import breathing_scale, depth_from_disparity
 
 MIN_SIDE_PX = 32
@@ -120,11 +120,11 @@ class FocusSweepEstimator:
             largest_gap_diopters=frame.sweep.largest_gap_diopters, complete=frame.sweep.complete,
             rejected=aligned.rejected, reason=aligned.reason)
         focus = np.asarray(frame.sweep.focus_diopters, np.float32)
-        if aligned.rejected:
-            prediction, picture = None, slices[newest].image.image
-        else:
-            prediction = self.backend.infer(SweepInput(aligned.images, focus))
-            picture = prediction.picture
+        prediction, seen = None, None
+        if not aligned.rejected:
+            seen = _Seen(aligned, np.stack([item.image.image for item in slices]), focus)
+            prediction = seen.placed(self.backend.infer(seen.inputs))
+        picture = slices[newest].image.image if prediction is None else prediction.picture
         inferred = time.perf_counter()
         shape = aligned.valid_mask.shape
         estimate = DepthEstimate(
@@ -135,8 +135,8 @@ class FocusSweepEstimator:
             frame_id=slices[newest].image.frame_id, intrinsics=intrinsics,
             scale_state=frame.scale_state, model_id=self.model_id, sweep=facts,
             all_in_focus=picture)
-        if prediction is not None:
-            estimate = self._with_depth(estimate, prediction, frame, aligned, focus)
+        if prediction is not None and seen is not None:
+            estimate = self._with_depth(estimate, prediction, frame, seen)
         estimate.stage_ms.update(
             align=1e3 * (ready - started), inference=1e3 * (inferred - ready),
             postprocess=1e3 * (time.perf_counter() - inferred))
@@ -165,7 +165,7 @@ class FocusSweepEstimator:
             scales=scales, find_drift=options.align)
 
     def _with_depth(self, estimate: DepthEstimate, prediction: SweepPrediction, frame: SweepFrame,
-                    aligned: AlignedSweep, focus: NDArray[np.float32]) -> DepthEstimate:
+                    seen: _Seen) -> DepthEstimate:
         """The estimate with metres, σ and labels of a prediction."""
         options = self.options
         # With gain 1 px·m and focus at infinity, disparity is minus the inverse depth.
@@ -174,9 +174,9 @@ class FocusSweepEstimator:
             min_m=options.min_depth_m, max_m=options.max_depth_m,
             focus_sigma_diopters=frame.focus_sigma_diopters)
         with np.errstate(invalid="ignore"):
-            hidden = (sigma_m > options.max_sigma_ratio * depth) | ~aligned.valid_mask
+            hidden = (sigma_m > options.max_sigma_ratio * depth) | seen.hidden
         hidden |= flying_pixels(depth, options.edge_filter_px)
-        labels = _labels(prediction, aligned.images, focus, self.backend.has_prior)
+        labels = seen.labels(prediction, self.backend.has_prior)
         for values in (depth, sigma_m):
             values[hidden] = np.nan
         sigma_m[~np.isfinite(depth)] = np.nan
@@ -184,32 +184,65 @@ class FocusSweepEstimator:
         labels[np.isnan(depth)] = Provenance.NONE
         if not frame.scale_state.is_metric:
             depth, sigma_m = np.full_like(depth, np.nan), np.full_like(depth, np.nan)
-        unseen = ~aligned.valid_mask
-        disparity = np.where(unseen, np.nan, -prediction.diopters).astype(np.float32)
-        sigma_px = np.where(unseen, np.nan, prediction.sigma_diopters).astype(np.float32)
         return replace(estimate, depth_m=depth, sigma_m=sigma_m, provenance=labels,
-                       disparity_px=disparity, sigma_px=sigma_px)
+                       disparity_px=-prediction.diopters, sigma_px=prediction.sigma_diopters)
 
 
-def _labels(prediction: SweepPrediction, images: NDArray[np.uint8], focus: NDArray[np.float32],
-            has_prior: bool) -> NDArray[np.uint8]:
-    """Where each pixel's depth comes from, before what has none is known.
+class _Seen:
+    """The part of the image that all slices show, which is a rectangle.
 
-    Whether focus can be told at all is judged without learning, by whether any slice stands out
-    in sharpness: what a network says of its own sources is not asked.
+    The engine never sees the rest: where one slice ends, the remaining ones look sharper, and
+    what is filled or smoothed would carry that inwards.
     """
-    measured, _ = shape_from_focus(images, focus)
-    labels = np.full(measured.shape, Provenance.FUSED if has_prior else Provenance.MEASURED,
-                     np.uint8)
-    beyond = (prediction.diopters < focus[0]) | (prediction.diopters > focus[-1])
-    if not has_prior:  # a peak at the end of the sweep may lie anywhere beyond it
-        beyond |= (measured <= focus[0]) | (measured >= focus[-1])
-    labels[beyond] = Provenance.OUT_OF_RANGE
-    blank = np.isnan(measured)
-    labels[blank] = Provenance.PRIOR_ONLY if has_prior else Provenance.TEXTURELESS
-    # Clipped in every slice: defocus of a light has a sharp rim that looks like texture.
-    labels[(images.max(3) >= SATURATED).all(0)] = Provenance.SATURATED
-    return labels
+
+    def __init__(self, aligned: AlignedSweep, unaligned: NDArray[np.uint8],
+                 focus: NDArray[np.float32]) -> None:
+        rows, columns = (np.flatnonzero(aligned.valid_mask.any(axis)) for axis in (1, 0))
+        if min(len(rows), len(columns)) < MIN_SIDE_PX:
+            raise InvalidFrameError("no_overlap", (
+                f"the slices share {len(columns)}x{len(rows)} px: at least {MIN_SIDE_PX} px a side "
+                "are needed; check lens.breathing_per_diopter and camera_info, or stand still"))
+        self._inside = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+        self._whole = aligned.images[aligned.reference_index]
+        self.hidden = ~aligned.valid_mask
+        maps = aligned.maps.copy()
+        maps[:, :, 2] = aligned.maps @ np.array([columns[0], rows[0], 1.0])
+        stack = np.ascontiguousarray(aligned.images[(slice(None), *self._inside)])
+        self.inputs = SweepInput(stack, focus, (unaligned, maps))
+
+    def placed(self, found: SweepPrediction) -> SweepPrediction:
+        """A prediction for `inputs` on the whole image, NaN outside."""
+        picture = self._whole.copy()
+        picture[self._inside] = found.picture
+        return SweepPrediction(self._on_whole(found.diopters, np.nan),
+                               self._on_whole(found.sigma_diopters, np.nan),
+                               self._on_whole(found.focus_share, np.nan), picture)
+
+    def labels(self, prediction: SweepPrediction, has_prior: bool) -> NDArray[np.uint8]:
+        """Where each pixel's depth comes from, before what has none is known.
+
+        Whether focus can be told at all is judged without learning, by whether any slice stands
+        out in sharpness: what a network says of its own sources is not asked.
+        """
+        stack, focus = self.inputs.stack, self.inputs.focus_diopters
+        measured, _ = self.inputs.measured()
+        said = prediction.diopters[self._inside]
+        labels = np.full(measured.shape,
+                         Provenance.FUSED if has_prior else Provenance.MEASURED, np.uint8)
+        beyond = (said < focus[0]) | (said > focus[-1])
+        if not has_prior:  # a peak at the end of the sweep may lie anywhere beyond it
+            beyond |= (measured <= focus[0]) | (measured >= focus[-1])
+        labels[beyond] = Provenance.OUT_OF_RANGE
+        blank = np.isnan(measured)
+        labels[blank] = Provenance.PRIOR_ONLY if has_prior else Provenance.TEXTURELESS
+        # Clipped in every slice: defocus of a light has a sharp rim that looks like texture.
+        labels[(stack.max(3) >= SATURATED).all(0)] = Provenance.SATURATED
+        return self._on_whole(labels, Provenance.NONE)
+
+    def _on_whole(self, values: NDArray[Any], outside: float) -> NDArray[Any]:
+        whole = np.full(self.hidden.shape, outside, values.dtype)
+        whole[self._inside] = values
+        return whole
 
 
 def _check(slices: Sequence[SweepSlice]) -> None:

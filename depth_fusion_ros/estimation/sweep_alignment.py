@@ -44,8 +44,8 @@ class AlignedSweep:
     """Slices on the grid of the reference slice.
 
     Attributes:
-        images: (N, H, W, 3) uint8; black where a slice has no source. Where `rejected`, only
-            breathing is compensated.
+        images: (N, H, W, 3) uint8; the border is repeated where a slice has no source. Where
+            `rejected`, only breathing is compensated.
         valid_mask: (H, W) bool, True where all slices have a source.
         drift_px: (N, 2) float64, where the content of each slice is relative to the reference,
             +x right, +y down, after breathing is undone; (0, 0) for the reference, NaN = unknown
@@ -53,6 +53,8 @@ class AlignedSweep:
         rejected: the drift reaches `reject_px`: do not fuse the slices.
         reason: a sentence for diagnostics; "" where there is nothing to say.
         reference_index: the slice that stays where it is.
+        maps: (N, 2, 3) float64, where in a slice as it came a pixel of the result lies:
+            (x, y) = maps[n] @ (u, v, 1).
     """
 
     images: NDArray[np.uint8]
@@ -61,6 +63,7 @@ class AlignedSweep:
     rejected: bool
     reason: str
     reference_index: int
+    maps: NDArray[np.float64]
 
     @property
     def motion_px(self) -> float:
@@ -84,16 +87,16 @@ def compensate_breathing(
         centre_px: (cx, cy) of the slices.
 
     Returns:
-        (N, H, W, 3) uint8, black where there is no source, and (H, W) bool, True where all
-        slices have one.
+        (N, H, W, 3) uint8, the border repeated where there is no source, and (H, W) bool, True
+        where all slices have one.
 
     Raises:
         ValueError: images of different shapes or another dtype, not one focus for each, no such
             reference, or 1 + β·D not positive.
     """
     stack = _stack(images, focus_diopters, reference_index)
-    return _resample(stack, _scales(focus_diopters, breathing_per_diopter, reference_index),
-                     np.zeros((len(stack), 2)), centre_px)
+    scales = _scales(focus_diopters, breathing_per_diopter, reference_index)
+    return _resample(stack, _maps(scales, np.zeros((len(stack), 2)), centre_px))
 
 
 def estimate_drift_px(
@@ -152,9 +155,11 @@ def align_sweep(
     if scales is None:
         scales = _scales(focus_diopters, breathing_per_diopter, reference)
     still = np.zeros((len(stack), 2))
-    level, valid = _resample(stack, scales, still, centre_px)
+    maps = _maps(scales, still, centre_px)
+    level, valid = _resample(stack, maps)
     if not find_drift:
-        return AlignedSweep(level, valid, np.full_like(still, np.nan), False, "", reference)
+        unknown_px = np.full_like(still, np.nan)
+        return AlignedSweep(level, valid, unknown_px, False, "", reference, maps)
     drift_px = _chain(level, valid, reference)
     motion_px = _motion_px(drift_px)
     unknown = np.flatnonzero(np.isnan(drift_px[:, 0]))
@@ -170,8 +175,10 @@ def align_sweep(
         reasons.append(f"drift unknown for slices {', '.join(map(str, unknown))}: too little "
                        "texture in common with the others; they were not moved")
     if not rejected:
-        level, valid = _resample(stack, scales, np.nan_to_num(drift_px), centre_px)
-    return AlignedSweep(level, valid, drift_px, bool(rejected), "; ".join(reasons), reference)
+        maps = _maps(scales, np.nan_to_num(drift_px), centre_px)
+        level, valid = _resample(stack, maps)
+    return AlignedSweep(level, valid, drift_px, bool(rejected), "; ".join(reasons), reference,
+                        maps)
 
 
 def all_in_focus(images: Images, valid_mask: NDArray[np.bool_] | None = None
@@ -296,20 +303,36 @@ def _scales(focus_diopters: Sequence[float], breathing_per_diopter: float, refer
             for focus in focus_diopters]
 
 
-def _resample(stack: NDArray[np.uint8], scales: Sequence[float], drift_px: NDArray[np.float64],
-              centre_px: tuple[float, float]) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """Fetch output pixel p from c + scale·(p + drift − c): drift is of the rescaled slice."""
+def _maps(scales: Sequence[float], drift_px: NDArray[np.float64], centre_px: tuple[float, float]
+          ) -> NDArray[np.float64]:
+    """Output pixel p lies at c + scale·(p + drift − c): drift is of the rescaled slice.
+
+    Interpolation takes away fine detail, noise included, and so looks like defocus: where there
+    is no breathing, shifts are rounded to whole pixels, which need none.
+    """
+    centre = np.asarray(centre_px)
+    maps = np.zeros((len(drift_px), 2, 3))
+    for each, scale, drift in zip(maps, scales, drift_px):
+        moved = np.rint(drift) if scale == 1 else drift
+        each[0, 0] = each[1, 1] = scale
+        each[:, 2] = scale * (moved - centre) + centre
+    return maps
+
+
+def _resample(stack: NDArray[np.uint8], maps: NDArray[np.float64]
+              ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """Slices on the grid of the result, and where all have a source."""
     height, width = stack.shape[1:3]
     out = np.empty_like(stack)
     valid = np.ones((height, width), bool)
-    for image, scale, drift, target in zip(stack, scales, drift_px, out):
-        if scale == 1 and not drift.any():
+    for image, matrix, target in zip(stack, maps, out):
+        if np.array_equal(matrix, np.eye(2, 3)):
             target[:] = image
             continue
-        shift = [scale * (d - c) + c for d, c in zip(drift, centre_px)]
-        matrix = np.array([[scale, 0, shift[0]], [0, scale, shift[1]]])
         cv2.warpAffine(image, matrix, (width, height), dst=target,
-                       flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
-        x, y = scale * np.arange(width) + shift[0], scale * np.arange(height) + shift[1]
+                       flags=cv2.INTER_LANCZOS4 | cv2.WARP_INVERSE_MAP,
+                       borderMode=cv2.BORDER_REPLICATE)
+        x = matrix[0, 0] * np.arange(width) + matrix[0, 2]
+        y = matrix[1, 1] * np.arange(height) + matrix[1, 2]
         valid &= ((y >= 0) & (y <= height - 1))[:, None] & ((x >= 0) & (x <= width - 1))
     return out, valid

@@ -44,10 +44,17 @@ class SweepInput:
     Attributes:
         stack: (N, H, W, 3) uint8 sRGB, in rising order of focus, N ≥ 3.
         focus_diopters: (N,) float32, strictly rising.
+        unaligned: the slices as they came and maps, as of `shape_from_focus`; None = `stack` is
+            as it came.
     """
 
     stack: NDArray[np.uint8]
     focus_diopters: NDArray[np.float32]
+    unaligned: tuple[NDArray[np.uint8], NDArray[np.float64]] | None = None
+
+    def measured(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Inverse depth and σ by `shape_from_focus`, NaN where no slice stands out."""
+        return shape_from_focus(self.stack, self.focus_diopters, unaligned=self.unaligned)
 
 
 @dataclass(frozen=True)
@@ -133,7 +140,7 @@ class ClosedFormSweepBackend:
 
     def infer(self, inputs: SweepInput) -> SweepPrediction:
         """See `SweepBackend.infer`."""
-        measured, sigma_measured = shape_from_focus(inputs.stack, inputs.focus_diopters)
+        measured, sigma_measured = inputs.measured()
         picture = np.asarray(all_in_focus(inputs.stack, inputs.focus_diopters, measured), np.uint8)
         diopters, sigma = fill_diopters(measured, sigma_measured, picture)
         share = np.isfinite(measured).astype(np.float32)

@@ -93,7 +93,7 @@ MEASURES: dict[str, tuple[Callable[[Image], Image], float]] = {
 
 def shape_from_focus(
     stack: Array, focus_diopters: Array, *, measure: str = "ring",
-    window_px: float = WINDOW_PX,
+    window_px: float = WINDOW_PX, unaligned: tuple[Array, Array] | None = None,
 ) -> tuple[Image, Image]:
     """Inverse depth at which each pixel is sharpest, and its standard deviation.
 
@@ -103,6 +103,10 @@ def shape_from_focus(
         focus_diopters: (N,) focus of each, all different, N ≥ 3.
         measure: a name of `MEASURES`.
         window_px: standard deviation of the window, px.
+        unaligned: the slices as they came, (N, H', W', 3), and maps (N, 2, 3) that say where in
+            them a pixel of `stack` lies. Sharpness is then measured in them and brought over, for
+            interpolated slices have lost fine detail and look blurred. None = `stack` is as it
+            came.
 
     Returns:
         diopters, sigma_diopters: (H, W) float32, NaN where no slice stands out (blank surfaces,
@@ -122,23 +126,36 @@ def shape_from_focus(
     if measure not in MEASURES:
         raise ValueError(f"measure {measure!r}: unknown; use one of {', '.join(MEASURES)}")
     order = np.argsort(focus)
-    sharpness, error = _sharpness(np.asarray(stack)[order], measure, window_px)
+    source = None if unaligned is None else (unaligned[0][order], unaligned[1][order])
+    sharpness, error = _sharpness(np.asarray(stack)[order], measure, window_px, source)
     return _with_sigma(sharpness, error, focus[order])
 
 
-def _sharpness(stack: Array, measure: str, window_px: float) -> tuple[Image, float]:
+def _sharpness(stack: Array, measure: str, window_px: float,
+               unaligned: tuple[Array, Array] | None = None) -> tuple[Image, float]:
     """Windowed sharpness (N, H, W) of slices, and the error that noise leaves in it."""
-    grey = stack.astype(np.float32) @ np.array((0.299, 0.587, 0.114), np.float32)
+    grey = _grey(stack)
     brightness = grey.mean((1, 2), keepdims=True)
-    grey *= brightness.mean() / np.maximum(brightness, 1e-12)
-    noise = _noise(grey)
+    gains = brightness.mean() / np.maximum(brightness, 1e-12)
+    noise = _noise(grey * gains)
     if stack.dtype.kind == "u":
         noise = max(noise, 12**-0.5)  # of rounding to whole counts
     energy_of, gain = MEASURES[measure]
-    energies = (cv2.GaussianBlur(energy_of(g), (0, 0), NOISE_WINDOW_PX) for g in grey)
+    raw = grey if unaligned is None else _grey(unaligned[0])
+    energies = (cv2.GaussianBlur(energy_of(g), (0, 0), NOISE_WINDOW_PX) for g in raw * gains)
     roots = (np.sqrt(np.maximum(e - NOISE_MARGIN * gain * noise**2, 0)) for e in energies)
-    sharpness = np.stack([cv2.GaussianBlur(root, (0, 0), window_px) for root in roots])
+    smooth = [cv2.GaussianBlur(root, (0, 0), window_px) for root in roots]
+    if unaligned is not None:
+        size = stack.shape[2], stack.shape[1]
+        smooth = [cv2.warpAffine(image, matrix, size, borderMode=cv2.BORDER_REPLICATE,
+                                 flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
+                  for image, matrix in zip(smooth, unaligned[1])]
+    sharpness = np.stack(smooth)
     return sharpness, float(NOISE_SPREAD * gain**0.5 * noise * WINDOW_PX / window_px)
+
+
+def _grey(stack: Array) -> Image:
+    return np.asarray(stack.astype(np.float32) @ np.array((0.299, 0.587, 0.114), np.float32))
 
 
 def _noise(grey: Image) -> float:
