@@ -180,9 +180,7 @@ class Bench:
                 self.wait(lambda: self.state() == "active", f"active, log: {log}")
             yield process
         finally:
-            if process.poll() is None:
-                process.kill()
-            process.wait(10)
+            end(process)
             reader.join(5)
             self.diagnostics.clear()
 
@@ -240,6 +238,17 @@ class Bench:
     def camera(self, **arguments: Any) -> Camera:
         """Return a camera whose publishers the node's subscriptions have found."""
         return Camera(self, **arguments)
+
+
+def end(process: subprocess.Popen[str]) -> None:
+    """Stop a process in order: one that is killed leaves its shared memory behind, 16 MB a node."""
+    if process.poll() is None:
+        process.terminate()
+    try:
+        process.wait(10)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait(10)
 
 
 def balanced(counters: dict[str, int]) -> bool:

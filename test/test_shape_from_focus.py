@@ -262,7 +262,8 @@ def test_where_nothing_is_known_nothing_is_made_up() -> None:
 def test_sharpness_is_measured_where_nothing_was_interpolated() -> None:
     random = np.random.default_rng(3)
     fine = (255 * random.random((64, 96, 3))).astype(np.uint8)
-    slices = np.stack([cv2.GaussianBlur(fine, (0, 0), 0.5 + 0.6 * abs(d - 1.4)) for d in FINE_FOCUS])
+    slices = np.stack([cv2.GaussianBlur(fine, (0, 0), 0.5 + 0.6 * abs(d - 1.4))
+                       for d in FINE_FOCUS])
     half = np.array([[1, 0, 0.5], [0, 1, 0.5]])
     maps = np.stack([half if d == np.float32(1.4) else np.eye(2, 3) for d in FINE_FOCUS])
     seen = np.stack([cv2.warpAffine(image, matrix, (96, 64), borderMode=cv2.BORDER_REPLICATE,

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from depth_fusion_ros.estimation.sweep_alignment import (
     align_sweep,
-    all_in_focus,
     compensate_breathing,
     estimate_drift_px,
 )
@@ -218,38 +217,6 @@ def test_slices_that_do_not_fit_together_are_refused_with_the_rule() -> None:
         compensate_breathing([image, image], [0.0, 8.0], -0.2, 0, CENTRE_PX)
     with pytest.raises(ValueError, match="one shape"):
         estimate_drift_px(image, image[:100])
-
-
-# -- all in focus -------------------------------------------------------------------------------
-
-
-def test_the_all_in_focus_image_is_sharper_than_any_slice_and_has_no_seam() -> None:
-    canvas = texture(7)
-    sharp = view(canvas).astype(float)
-    slices = [view(refocused(canvas, f), seed=int(f)) for f in (1.0, 2.0, 3.0)]
-    error = np.abs(all_in_focus(slices).astype(float) - sharp).mean((0, 2))
-    assert error.mean() < 0.6 * min(np.abs(s.astype(float) - sharp).mean() for s in slices)
-    seam = error[WIDTH_PX // 2 - 6:WIDTH_PX // 2 + 6].mean()
-    assert seam < 2 * error.mean()
-
-
-def test_equal_slices_give_themselves_and_flat_ones_their_mean() -> None:
-    image = view(texture(8))
-    assert np.array_equal(all_in_focus([image] * 3), image)
-    flat = [np.full((64, 64, 3), level, np.uint8) for level in (100, 110)]
-    assert (all_in_focus(flat) == 105).all()
-
-
-def test_the_rim_of_invalid_pixels_is_not_taken_for_detail() -> None:
-    canvas = texture(9)
-    blurred = view(cv2.GaussianBlur(canvas, (0, 0), 5.0), scale=1.2, seed=1)
-    slices, valid = compensate_breathing([view(canvas), blurred], [0.0, 5.0], 0.04, 0, CENTRE_PX)
-    slices[1][~valid] = 0
-    rim = valid & (cv2.erode(valid.astype(np.uint8), np.ones((9, 9), np.uint8)) == 0)
-    with_mask, without = (np.abs(all_in_focus(slices, mask).astype(float) - slices[0])[rim].mean()
-                          for mask in (valid, None))
-    assert with_mask < 3
-    assert without > 2 * with_mask
 
 
 def test_a_drift_of_whole_pixels_is_undone_without_touching_a_count() -> None:

@@ -33,8 +33,6 @@ _WHITENING = 0.5
 _MIN_SIDE_PX = 32
 _LONG_SIDE_PX = 640  # drift of larger images is measured on reduced ones
 _MIN_CONTRAST = 0.3  # counts in the band; photon noise alone is below
-_SHARPNESS_POWER = 3.0
-_NOISE_FLOOR = 4.0  # counts²
 
 Images = Sequence[NDArray[np.uint8]] | NDArray[np.uint8]
 
@@ -179,40 +177,6 @@ def align_sweep(
         level, valid = _resample(stack, maps)
     return AlignedSweep(level, valid, drift_px, bool(rejected), "; ".join(reasons), reference,
                         maps)
-
-
-def all_in_focus(images: Images, valid_mask: NDArray[np.bool_] | None = None
-                 ) -> NDArray[np.uint8]:
-    """Blend aligned slices so that each pixel comes from the slices that are sharpest there.
-
-    Weights are a softmax over the slices of the logarithm of the local Laplacian energy, smoothed
-    so that no seam appears; without texture, or near invalid pixels, all slices weigh the same.
-
-    Args:
-        images: N arrays (H, W, 3) uint8, aligned and of one exposure.
-        valid_mask: (H, W) bool of `AlignedSweep`; None = all valid.
-
-    Returns:
-        (H, W, 3) uint8; meaningless where `valid_mask` is False.
-
-    Raises:
-        ValueError: no images, or images of different shapes or another dtype.
-    """
-    stack = _stack(images, None, 0)
-    inside = None
-    if valid_mask is not None:  # a black border is the sharpest edge of all
-        inside = cv2.erode(valid_mask.astype(np.uint8), np.ones((5, 5), np.uint8))
-    weights = np.empty(stack.shape[:3], np.float32)
-    for image, weight in zip(stack, weights):
-        detail = cv2.Laplacian(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.CV_32F)
-        energy = detail * detail if inside is None else detail * detail * inside
-        weight[:] = (cv2.GaussianBlur(energy, (0, 0), 3.0) + _NOISE_FLOOR) ** _SHARPNESS_POWER
-    weights /= weights.sum(0)
-    blend = np.zeros(stack.shape[1:], np.float32)
-    for image, weight in zip(stack, weights):
-        # Blurring is linear, so smoothed weights still sum to one.
-        blend += image * cv2.GaussianBlur(weight, (0, 0), 2.0)[..., None]
-    return np.clip(np.rint(blend), 0, 255).astype(np.uint8)
 
 
 class _Band:

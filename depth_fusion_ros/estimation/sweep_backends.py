@@ -32,6 +32,7 @@ from depth_fusion_ros.estimation.priors import Prior, normalised
 from depth_fusion_ros.networks.sweep_depth import SweepDepth
 from depth_fusion_ros.networks.sweep_depth import all_in_focus as blended
 from depth_fusion_ros.optics.edge_aware_fill import fill_diopters
+from depth_fusion_ros.optics.focus_blend import blend_in_focus
 from depth_fusion_ros.optics.shape_from_focus import all_in_focus, shape_from_focus
 
 FAMILY = "sweep_depth"
@@ -141,10 +142,10 @@ class ClosedFormSweepBackend:
     def infer(self, inputs: SweepInput) -> SweepPrediction:
         """See `SweepBackend.infer`."""
         measured, sigma_measured = inputs.measured()
-        picture = np.asarray(all_in_focus(inputs.stack, inputs.focus_diopters, measured), np.uint8)
-        diopters, sigma = fill_diopters(measured, sigma_measured, picture)
+        guide = all_in_focus(inputs.stack, inputs.focus_diopters, measured)
+        diopters, sigma = fill_diopters(measured, sigma_measured, guide)
         share = np.isfinite(measured).astype(np.float32)
-        return SweepPrediction(diopters, sigma, share, picture)
+        return SweepPrediction(diopters, sigma, share, blend_in_focus(inputs.stack))
 
 
 class TorchSweepBackend:
