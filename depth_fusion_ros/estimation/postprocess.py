@@ -52,7 +52,7 @@ def flying_pixels(depth_m: NDArray[np.float32], radius_px: int) -> NDArray[np.bo
     kernel = np.ones((2 * radius_px + 1,) * 2, np.uint8)
     high = cv2.dilate(np.where(finite, inverse, -np.inf).astype(np.float32), kernel)
     low = cv2.erode(np.where(finite, inverse, np.inf).astype(np.float32), kernel)
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore", over="ignore"):  # nothing finite near
         span = high - low
         middle = np.abs(inverse - (high + low) / 2) < span / 4
         return np.asarray(finite & middle & (span > FLYING_CONTRAST * low), np.bool_)

@@ -33,6 +33,9 @@ from depth_fusion_ros.training.render_cache import CHUNK, RenderCache, cache_key
 
 MIN_SLICES = 4
 LIVELY_SHARE = 0.4
+SHORT_SHARE = 0.15
+GAINS_PX_M = (1.5, 14.0)
+BLUR_SPAN_PX = (4.0, 24.0)
 VALID_MIN_M, VALID_MAX_M = 0.12, 25.0
 
 
@@ -52,7 +55,7 @@ class SweepCacheConfig:
     seed: int = 11
     frame_width_px: int = 320
     frame_height_px: int = 240
-    recipe: int = 1
+    recipe: int = 2
 
     @property
     def key(self) -> str:
@@ -62,22 +65,40 @@ class SweepCacheConfig:
 
 def focus_positions(near_m: Tensor, far_m: Tensor, slices: int, generator: torch.Generator
                     ) -> Tensor:
-    """(B, slices) dioptres, rising: uniform with jitter, over a range about that of the scene.
+    """(B, slices) dioptres, rising: uniform with jitter, over about the range of what is seen.
 
-    The range ends up to 30 % before or behind the scene's own ends: a commanded sweep does not
-    know the scene.
+    A commanded sweep does not know the scene: its far end lies at 0.4 to 1.1 of the farthest
+    object's dioptres, its near end mostly just before the nearest object and for `SHORT_SHARE` of
+    the sweeps behind it, so that what is beyond a sweep is seen in training, but not everywhere.
     """
     batch = len(near_m)
 
     def uniform(low: float, high: float, *shape: int) -> Tensor:
         return low + (high - low) * torch.rand(batch, *shape, generator=generator)
 
-    low = (1 / far_m) * uniform(0.3, 1.3)
-    high = (1 / near_m) * uniform(0.75, 1.15)
+    low = (1 / far_m) * uniform(0.4, 1.1)
+    short = uniform(0, 1) < SHORT_SHARE
+    high = (1 / near_m) * torch.where(short, uniform(0.75, 0.95), uniform(0.95, 1.19))
     high = torch.maximum(high, low + 0.4)
     steps = torch.linspace(0, 1, slices) + uniform(-0.25, 0.25, slices) / (slices - 1)
     steps[:, 0], steps[:, -1] = 0, 1
     return low[:, None] + (high - low)[:, None] * steps
+
+
+def with_blur(camera: CameraBatch, near_m: Tensor, far_m: Tensor, generator: torch.Generator
+              ) -> CameraBatch:
+    """The cameras with apertures through which a sweep over the scene shows focus.
+
+    Blur gains are log-uniform over `GAINS_PX_M` (phones to 25 mm lenses), as far as the blur from
+    one end of the scene to the other is between `BLUR_SPAN_PX`: a sweep in which nothing changes
+    teaches nothing.
+    """
+    span = (1 / near_m - 1 / far_m).clamp_min(0.1)
+    low, high = (math.log(gain) for gain in GAINS_PX_M)
+    gain = torch.exp(low + (high - low) * torch.rand(len(span), generator=generator))
+    gain = torch.maximum(gain, BLUR_SPAN_PX[0] / span).clamp_max(GAINS_PX_M[1])
+    gain = torch.minimum(gain, BLUR_SPAN_PX[1] / span)
+    return replace(camera, aperture_m=gain / camera.focal_length_px)
 
 
 class SweepCache(RenderCache):
@@ -99,14 +120,20 @@ class SweepCache(RenderCache):
                                   frame_height_px=c.frame_height_px)
         camera, view = random_lenses(lenses, CHUNK, generator)
         scene = random_rooms(view, generator, atlas).to(device)
-        focus = focus_positions(view.near_m, view.far_m, c.slices, generator)
+        depth = render_depth(scene, camera.to(device)).cpu()
+        # Of the crop, not of the picture it is cut from: that may be much deeper.
+        seen = depth.nan_to_num(VALID_MAX_M, VALID_MAX_M).flatten(1)
+        ends = torch.quantile(seen, torch.tensor([0.02, 0.98]), dim=1)
+        near_m, far_m = ends.clamp(VALID_MIN_M, VALID_MAX_M)
+        camera = with_blur(camera, near_m, far_m, generator)
+        focus = focus_positions(near_m, far_m, c.slices, generator)
         for index in range(c.slices):
             pattern = aperture_pattern(c.aperture_samples, generator)
             focused = replace(camera, focus_diopters=focus[:, index]).to(device)
             full = render_full(scene, focused, pattern)
             self.stack[part, index] = full.permute(0, 3, 1, 2).half().cpu().numpy()
         self.focus[part] = focus.numpy()
-        self.depth[part] = render_depth(scene, camera.to(device)).cpu().numpy()
+        self.depth[part] = depth.numpy()
 
 
 def render_full(scene: SceneBatch, camera: CameraBatch, pattern: AperturePattern) -> Tensor:
