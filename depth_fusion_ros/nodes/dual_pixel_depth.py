@@ -10,7 +10,6 @@ ros/outputs.py. Parameters: docs/parameters.md.
 
 from __future__ import annotations
 
-import gc
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -75,33 +74,17 @@ class DualPixelDepth(DepthNode):
             precision=values["model.precision"], sha256=values["model.sha256"],
             threads=values["model.threads"], allow_cpu_fallback=values["allow_cpu_fallback"],
         )
-        on_cpu = backend.device_name.startswith("cpu")
-        self.health.cpu_fallback = values["device"].startswith("cuda") and on_cpu
-        if self.health.cpu_fallback and not values["allow_cpu_fallback"]:
-            raise ConfigureError(
-                f"device = {values['device']!r}: {values['model.path']} runs on the CPU only and "
-                "allow_cpu_fallback is false; set device: cpu or allow_cpu_fallback: true"
-            )
+        self.loaded(backend)
         self.estimator = DualPixelEstimator(backend, _options(values))
         if values["model.warmup_iterations"]:
             self.estimator.warm_up(values["model.warmup_width_px"],
                                    values["model.warmup_height_px"],
                                    values["model.warmup_iterations"])
-        self.health.model_id = self.estimator.model_id
-        self.health.backend_name = backend.backend_name
-        self.health.device_name = backend.device_name
-        hardware = f"{self.estimator.model_id} on {backend.device_name}"
-        self.health.diagnostics.hardware_id = hardware
-        self.get_logger().info(f"model {hardware}, backend {backend.backend_name}")
 
     def unload(self) -> None:
         """Drop the estimator and give its memory back."""
         self.estimator = None
-        self.health.model_id = self.health.backend_name = self.health.device_name = ""
-        gc.collect()
-        torch = sys.modules.get("torch")
-        if torch is not None and torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        super().unload()
 
     def parameters_changed(self, values: Mapping[str, Any]) -> None:
         """Hand new options to the estimator; they hold from the next frame."""

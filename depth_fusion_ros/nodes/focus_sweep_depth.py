@@ -9,7 +9,6 @@ ros/outputs.py, and ``aif/image``. Parameters: docs/parameters.md.
 
 from __future__ import annotations
 
-import gc
 import math
 import sys
 import time
@@ -26,7 +25,7 @@ from depth_fusion_ros.estimation.focus_sweep import (
 )
 from depth_fusion_ros.estimation.sweep_slices import Sweep, SweepOptions
 from depth_fusion_ros.msg import LensState
-from depth_fusion_ros.ros.depth_node import ConfigureError, DepthNode, Result
+from depth_fusion_ros.ros.depth_node import DepthNode, Result
 from depth_fusion_ros.ros.qos import InputSubscriptions
 from depth_fusion_ros.ros.run import run_node
 from depth_fusion_ros.ros.slice_inputs import IMAGE, INFO, LENS, SliceInputs, SweepItem
@@ -62,30 +61,15 @@ class FocusSweepDepth(DepthNode):
             values["model.path"], device=values["device"], precision=values["model.precision"],
             sha256=values["model.sha256"], threads=values["model.threads"],
             allow_cpu_fallback=values["allow_cpu_fallback"], prior=_prior(values))
-        on_cpu = backend.device_name.startswith("cpu")
-        self.health.cpu_fallback = values["device"].startswith("cuda") and on_cpu
-        if self.health.cpu_fallback and not values["allow_cpu_fallback"]:
-            raise ConfigureError(
-                f"device = {values['device']!r}: {values['model.path']} runs on the CPU only and "
-                "allow_cpu_fallback is false; set device: cpu or allow_cpu_fallback: true")
+        self.loaded(backend)
         self.estimator = FocusSweepEstimator(backend, _estimator_options(values))
         self.estimator.warm_up(values["model.warmup_width_px"], values["model.warmup_height_px"],
                                _WARM_UP_SLICES, values["model.warmup_iterations"])
-        self.health.model_id = self.estimator.model_id
-        self.health.backend_name = backend.backend_name
-        self.health.device_name = backend.device_name
-        hardware = f"{self.estimator.model_id} on {backend.device_name}"
-        self.health.diagnostics.hardware_id = hardware
-        self.get_logger().info(f"model {hardware}, backend {backend.backend_name}")
 
     def unload(self) -> None:
         """Drop the estimator and give its memory back."""
         self.estimator = None
-        self.health.model_id = self.health.backend_name = self.health.device_name = ""
-        gc.collect()
-        torch = sys.modules.get("torch")
-        if torch is not None and torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        super().unload()
 
     def parameters_changed(self, values: Mapping[str, Any]) -> None:
         """Hand new options on; they hold from the next slice and the next sweep."""

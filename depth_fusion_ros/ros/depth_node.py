@@ -16,13 +16,15 @@ touches the device), publishers, accounts, FrameReport, diagnostics, ``~/enable`
 
 from __future__ import annotations
 
+import gc
 import math
+import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from threading import Thread
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,6 +64,14 @@ class Result:
     rgb: NDArray[np.uint8] | None
     source_info: CameraInfo | None
     convert_ms: float
+
+
+class Engine(Protocol):
+    """What a depth node tells of the engine it runs."""
+
+    model_id: str
+    backend_name: str
+    device_name: str
 
 
 class DepthNode(LifecycleNode):
@@ -104,7 +114,31 @@ class DepthNode(LifecycleNode):
         raise NotImplementedError
 
     def unload(self) -> None:
-        """Free the estimator and its memory."""
+        """Free the estimator and its memory; a subclass drops its own first."""
+        self.health.model_id = self.health.backend_name = self.health.device_name = ""
+        gc.collect()
+        torch = sys.modules.get("torch")
+        if torch is not None and torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    def loaded(self, engine: Engine) -> None:
+        """Tell diagnostics and log which engine runs; a subclass calls it when it has one.
+
+        Raises:
+            ConfigureError: it runs on the CPU although that is not allowed.
+        """
+        values, on_cpu = self.values, engine.device_name.startswith("cpu")
+        self.health.cpu_fallback = values["device"].startswith("cuda") and on_cpu
+        if self.health.cpu_fallback and not values["allow_cpu_fallback"]:
+            raise ConfigureError(
+                f"device = {values['device']!r}: {values['model.path']} runs on the CPU only and "
+                "allow_cpu_fallback is false; set device: cpu or allow_cpu_fallback: true")
+        self.health.model_id = engine.model_id
+        self.health.backend_name = engine.backend_name
+        self.health.device_name = engine.device_name
+        hardware = f"{engine.model_id} on {engine.device_name}"
+        self.health.diagnostics.hardware_id = hardware
+        self.get_logger().info(f"model {hardware}, backend {engine.backend_name}")
 
     def parameters_changed(self, values: Mapping[str, Any]) -> None:
         """Apply values that passed validation; called in the executor thread."""
