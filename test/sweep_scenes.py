@@ -103,6 +103,6 @@ def write_run(folder: Path, name: str) -> Path:
     (folder / "run.json").write_text(json.dumps({
         "network": name, "architecture": architecture(network), "parameters": 1, "steps_done": 3,
         "minutes": 0.5, "training": {
-            "start_from": "/home/someone/runs/a/prior/prior.safetensors",
+            "start_from": str(Path("/", "home", "a", "prior", "prior.safetensors")),
             "data": {"scenes": 16, "width_px": 64, "height_px": 64, "slices": 5}}}))
     return folder
