@@ -23,7 +23,8 @@ from depth_fusion_ros.estimation.dual_pixel import (
     DualPixelOptions,
 )
 from depth_fusion_ros.msg import LensState
-from depth_fusion_ros.ros.depth_node import ConfigureError, DepthNode, Result
+from depth_fusion_ros.ros.depth_node import DepthNode, Result
+from depth_fusion_ros.ros.engine import ConfigureError
 from depth_fusion_ros.ros.lens import resolve_lens
 from depth_fusion_ros.ros.messages import (
     VIEW_ENCODINGS,

@@ -19,7 +19,7 @@ import time
 from typing import Any
 
 from rclpy.clock import Clock, ClockType
-from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from sensor_msgs.msg import CameraInfo
 from std_msgs.msg import Header
 from std_srvs.srv import Trigger
@@ -34,6 +34,7 @@ from depth_fusion_ros.ros.lens_parameter_tables import (
     sweep_plan,
 )
 from depth_fusion_ros.ros.lens_reports import commanded_state
+from depth_fusion_ros.ros.managed_node import ManagedNode
 from depth_fusion_ros.ros.messages import stamp_to_ns
 from depth_fusion_ros.ros.outputs import ns_to_stamp
 from depth_fusion_ros.ros.parameter_command import ParameterCommand
@@ -48,7 +49,7 @@ _INPUT_DEPTH, _OUTPUT_DEPTH = 50, 32
 _MOVING = {LensState.MOTION_MOVING: True, LensState.MOTION_STATIONARY: False}
 
 
-class FocusSweepController(LifecycleNode):
+class FocusSweepController(ManagedNode):
     """See the module's text."""
 
     _active = False
@@ -83,7 +84,7 @@ class FocusSweepController(LifecycleNode):
         self.diagnostics = Diagnostics(self, {"sweep": self._status},
                                        self.values["diagnostics.period_s"])
         if self.values["autostart"]:
-            self._autostart = self.create_timer(0.0, self._on_autostart, clock=wall)
+            self.start_itself(wall)
 
     # -- lifecycle --------------------------------------------------------------------------------
 
@@ -109,31 +110,8 @@ class FocusSweepController(LifecycleNode):
         self._active = True
         return answer
 
-    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+    def halt(self) -> None:
         """Abort the sweep and unsubscribe; the lens stays where it is."""
-        self._halt()
-        return super().on_deactivate(state)
-
-    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Remove the publisher."""
-        answer = super().on_cleanup(state)
-        self._release()
-        return answer
-
-    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Stop, from any state."""
-        self._halt()
-        answer = super().on_shutdown(state)
-        self._release()
-        return answer
-
-    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Be as if never configured."""
-        self._halt()
-        self._release()
-        return TransitionCallbackReturn.SUCCESS
-
-    def _halt(self) -> None:
         self._active = False
         self._control.abort("deactivated", time.monotonic())
         self._command.cancel()
@@ -141,15 +119,11 @@ class FocusSweepController(LifecycleNode):
             self._inputs.destroy()
             self._inputs = None
 
-    def _release(self) -> None:
+    def release(self) -> None:
+        """Remove the publisher."""
         if self._output is not None:
             self.destroy_lifecycle_publisher(self._output)
             self._output = None
-
-    def _on_autostart(self) -> None:
-        self.destroy_timer(self._autostart)
-        if self.trigger_configure() == TransitionCallbackReturn.SUCCESS:
-            self.trigger_activate()
 
     def _apply(self, values: dict[str, Any]) -> None:
         self.values = values

@@ -16,37 +16,33 @@ touches the device), publishers, accounts, FrameReport, diagnostics, ``~/enable`
 
 from __future__ import annotations
 
-import gc
 import math
-import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from threading import Thread
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from rclpy.clock import Clock, ClockType
-from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from sensor_msgs.msg import CameraInfo
 from std_srvs.srv import SetBool, Trigger
 
 from depth_fusion_ros.estimation.estimate import DepthEstimate
 from depth_fusion_ros.ros.accounting import Accounts, ThrottledLog
+from depth_fusion_ros.ros.engine import ConfigureError, Engine, fell_back_to_cpu, free_memory
 from depth_fusion_ros.ros.health import Health
 from depth_fusion_ros.ros.mailbox import BoundedFifo, Mailbox
+from depth_fusion_ros.ros.managed_node import ManagedNode
 from depth_fusion_ros.ros.outputs import DepthOutputs, make_report
 from depth_fusion_ros.ros.parameters import ParameterTable
 from depth_fusion_ros.ros.qos import OUTPUT_DEPTH, REPLAY_OUTPUT_DEPTH
 
 BAG_TIME_AGE_S = 60.0
 """Stamps farther than this from the node's clock are not from a live camera."""
-
-
-class ConfigureError(RuntimeError):
-    """The node cannot be configured; the text says what to do."""
 
 
 @dataclass(frozen=True)
@@ -66,15 +62,7 @@ class Result:
     convert_ms: float
 
 
-class Engine(Protocol):
-    """What a depth node tells of the engine it runs."""
-
-    model_id: str
-    backend_name: str
-    device_name: str
-
-
-class DepthNode(LifecycleNode):
+class DepthNode(ManagedNode):
     """Base of the depth nodes; see the module's text."""
 
     makes_pictures = False
@@ -105,7 +93,7 @@ class DepthNode(LifecycleNode):
         self.create_timer(0.1, self._on_housekeeping, clock=self._wall_clock)
         self._complete = True
         if self.values["autostart"]:
-            self._autostart = self.create_timer(0.0, self._on_autostart, clock=self._wall_clock)
+            self.start_itself(self._wall_clock)
 
     # -- what a subclass says ----------------------------------------------------------------
 
@@ -116,10 +104,7 @@ class DepthNode(LifecycleNode):
     def unload(self) -> None:
         """Free the estimator and its memory; a subclass drops its own first."""
         self.health.model_id = self.health.backend_name = self.health.device_name = ""
-        gc.collect()
-        torch = sys.modules.get("torch")
-        if torch is not None and torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        free_memory()
 
     def loaded(self, engine: Engine) -> None:
         """Tell diagnostics and log which engine runs; a subclass calls it when it has one.
@@ -127,12 +112,7 @@ class DepthNode(LifecycleNode):
         Raises:
             ConfigureError: it runs on the CPU although that is not allowed.
         """
-        values, on_cpu = self.values, engine.device_name.startswith("cpu")
-        self.health.cpu_fallback = values["device"].startswith("cuda") and on_cpu
-        if self.health.cpu_fallback and not values["allow_cpu_fallback"]:
-            raise ConfigureError(
-                f"device = {values['device']!r}: {values['model.path']} runs on the CPU only and "
-                "allow_cpu_fallback is false; set device: cpu or allow_cpu_fallback: true")
+        self.health.cpu_fallback = fell_back_to_cpu(engine, self.values)
         self.health.model_id = engine.model_id
         self.health.backend_name = engine.backend_name
         self.health.device_name = engine.device_name
@@ -191,38 +171,15 @@ class DepthNode(LifecycleNode):
         self.get_logger().info("active")
         return answer
 
-    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Unsubscribe and finish the frame in work; the model stays loaded."""
-        self._halt()
-        return super().on_deactivate(state)
-
-    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Free the model and the publishers."""
-        answer = super().on_cleanup(state)
-        self._release()
-        return answer
-
-    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Stop and free everything, from any state."""
-        self._halt()
-        answer = super().on_shutdown(state)
-        self._release()
-        return answer
-
-    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Free everything, so that the node is as if never configured."""
-        self._halt()
-        self._release()
-        return TransitionCallbackReturn.SUCCESS
-
     def destroy_node(self) -> None:
         """Stop the worker before the node's entities go."""
         if self._complete:
-            self._halt()
+            self.halt()
             self.unload()
         super().destroy_node()
 
-    def _halt(self) -> None:
+    def halt(self) -> None:
+        """Unsubscribe and finish the frame in work; the model stays loaded."""
         self.health.active = False
         if self._mailbox is None or self._worker is None:
             return
@@ -233,7 +190,8 @@ class DepthNode(LifecycleNode):
         self._worker.join(timeout=30.0)
         self._worker = None
 
-    def _release(self) -> None:
+    def release(self) -> None:
+        """Free the publishers and the model."""
         if self.outputs is not None:
             self.outputs.destroy()
             self.outputs = None
@@ -334,11 +292,6 @@ class DepthNode(LifecycleNode):
         if self.health.active:
             self.housekeeping()
 
-    def _on_autostart(self) -> None:
-        self.destroy_timer(self._autostart)
-        if self.trigger_configure() == TransitionCallbackReturn.SUCCESS:
-            self.trigger_activate()
-
     def _on_enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
         self.enabled = request.data
         response.success = True
@@ -353,4 +306,4 @@ class DepthNode(LifecycleNode):
         return response
 
 
-__all__ = ["ConfigureError", "DepthNode", "Result"]
+__all__ = ["DepthNode", "Result"]
