@@ -225,7 +225,7 @@ class _Seen:
         out in sharpness: what a network says of its own sources is not asked.
         """
         stack, focus = self.inputs.stack, self.inputs.focus_diopters
-        measured, _ = self.inputs.measured()
+        measured, _ = self.inputs.measured
         said = prediction.diopters[self._inside]
         labels = np.full(measured.shape,
                          Provenance.FUSED if has_prior else Provenance.MEASURED, np.uint8)

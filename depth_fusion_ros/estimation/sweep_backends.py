@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import cv2
@@ -53,6 +54,7 @@ class SweepInput:
     focus_diopters: NDArray[np.float32]
     unaligned: tuple[NDArray[np.uint8], NDArray[np.float64]] | None = None
 
+    @cached_property
     def measured(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Inverse depth and σ by `shape_from_focus`, NaN where no slice stands out."""
         return shape_from_focus(self.stack, self.focus_diopters, unaligned=self.unaligned)
@@ -141,7 +143,7 @@ class ClosedFormSweepBackend:
 
     def infer(self, inputs: SweepInput) -> SweepPrediction:
         """See `SweepBackend.infer`."""
-        measured, sigma_measured = inputs.measured()
+        measured, sigma_measured = inputs.measured
         guide = all_in_focus(inputs.stack, inputs.focus_diopters, measured)
         diopters, sigma = fill_diopters(measured, sigma_measured, guide)
         share = np.isfinite(measured).astype(np.float32)
