@@ -7,8 +7,8 @@ DFV (Yang, Huang and Zhou, CVPR 2022), whose layers are ResNet-18 and dense 3-D 
 19.5 M parameters; here a mixing step is one 1×1 convolution over a slice and its two neighbours,
 and the distances to them in dioptres are inputs, so spacing may be anything.
 
-Closed-form evidence enters with the slices: the logarithm of a ring-difference focus measure
-(after Jeon et al., 2020: a pixel against the mean of a ring around it).
+Closed-form evidence (`focus_evidence.py`) enters with the slices, and again after the softmax: a
+peak between slices is finer than any softmax over them. `focus_choice.py` joins the two.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from torch import Tensor, nn
 
 from depth_fusion_ros.networks.blocks import ConvNormAct, HeadConv, InvertedResidual
 from depth_fusion_ros.networks.evidence import box
+from depth_fusion_ros.networks.focus_choice import FocusChoice
+from depth_fusion_ros.networks.focus_evidence import focus_evidence, ring_energy
 
 LUMINANCE = (0.299, 0.587, 0.114)
 MIN_SLICES = 2
@@ -36,7 +38,8 @@ class FocusVolumeConfig:
         widths: encoder channels at 1/2, 1/4, 1/8 and 1/16. decoder: channels of the volume at
             1/16, 1/8, 1/4 and 1/2.
         differential: False gives the volume no differences between slices (ablation).
-        evidence: False hides the closed-form focus measure.
+        evidence: False hides the closed-form focus measure and the peaks found by it: the answer
+            is the softmax over the slices.
     """
 
     widths: tuple[int, int, int, int] = (12, 20, 32, 48)
@@ -55,9 +58,10 @@ class FocusVolumeOutput:
     """What the volume says, (B, 1, H, W) dioptres each.
 
     Attributes:
-        diopters: expected inverse depth, inside the sweep's range. sigma_diopters: standard
-            deviation over the slices (> 0): wide where no slice stands out.
-        intermediate: the same pairs at 1/16, 1/8 and 1/4, in their own resolution.
+        diopters: inverse depth, inside the sweep's range or close to it. sigma_diopters: its
+            standard deviation (> 0): wide where no slice stands out.
+        intermediate: what the softmax says at 1/16, 1/8, 1/4 and 1/2, in their own resolution;
+            there sigma is the deviation over the slices.
         probability: (B, N, H, W) of the slices.
     """
 
@@ -70,12 +74,9 @@ class FocusVolumeOutput:
 def ring_difference(grey: Tensor) -> Tensor:
     """Focus measure (N, 1, H, W) ≥ 0 of square-root luminance (N, 1, H, W), 0..1.
 
-    The squared difference between the mean of 3×3 pixels and of the ring around it up to 7×7,
-    averaged over 5×5.
+    `focus_evidence.ring_energy` averaged over 5×5.
     """
-    inner, outer = box(grey, 3), box(grey, 7)
-    ring = (49 * outer - 9 * inner) / 40
-    return box((inner - ring) ** 2 + 0.5 * (grey - inner) ** 2, 5)
+    return box(ring_energy(grey), 5)
 
 
 class SliceMix(nn.Module):
@@ -113,6 +114,7 @@ class FocusVolume(nn.Module):
         self.config = config = config or FocusVolumeConfig()
         widths = config.widths
         self.stem = ConvNormAct(4, widths[0], 3, 2)
+        self.choice = FocusChoice(2 * config.decoder[-1]) if config.evidence else None
         self.encoder = nn.ModuleList(
             nn.Sequential(InvertedResidual(a, b, 2, 4, fused=True),
                           InvertedResidual(b, b, 1, 3, fused=True))
@@ -122,7 +124,7 @@ class FocusVolume(nn.Module):
         self.heads = nn.ModuleList()
         above = 0
         for width, channels in zip(reversed(widths), config.decoder, strict=True):
-            gathered = width * (3 if config.differential else 1) + 3 + above
+            gathered = width * (3 if config.differential else 1) + 3 + above + int(config.evidence)
             self.enter.append(ConvNormAct(gathered, channels, 1, activation="prelu"))
             self.mix.append(nn.ModuleList(SliceMix(channels) for _ in range(
                 1 if channels == config.decoder[-1] else 2)))
@@ -155,9 +157,12 @@ class FocusVolume(nn.Module):
         slices = stack.flatten(0, 1)
         weights = torch.tensor(LUMINANCE, device=stack.device, dtype=stack.dtype)
         grey = (slices * weights[:, None, None]).sum(1, keepdim=True)
-        sharpness = torch.log10(ring_difference(grey) + 1e-6) / 3 + 1
-        if not self.config.evidence:
-            sharpness = torch.zeros_like(sharpness)
+        evidence, sharpness = None, torch.zeros_like(grey)
+        if self.choice is not None:
+            with torch.no_grad(), torch.autocast(stack.device.type, enabled=False):
+                evidence = focus_evidence(grey.float().unflatten(0, (batch, count)).squeeze(2),
+                                          focus_diopters.float())
+            sharpness = torch.log10(evidence.energy + 1e-6) / 3 + 1
         x = self.stem(torch.cat([slices * 4 - 2, sharpness], 1))
         features = [x]
         for block in self.encoder:
@@ -167,7 +172,6 @@ class FocusVolume(nn.Module):
         pairs: list[tuple[Tensor, Tensor]] = []
         cost: Tensor | None = None
         above: Tensor | None = None
-        probability = grey
         for feature, enter, mix, head in zip(reversed(features), self.enter, self.mix, self.heads,
                                              strict=True):
             gathered = [feature, facts[:, :, None, None].expand(-1, -1, *feature.shape[2:])]
@@ -176,6 +180,9 @@ class FocusVolume(nn.Module):
                 gathered += [feature - before, feature - after]
             if above is not None:
                 gathered.append(_twice(above))
+            if evidence is not None:
+                shrink = evidence.relative.shape[-1] // feature.shape[-1]
+                gathered.append(F.avg_pool2d(evidence.relative, shrink) / 2 + 0.5)
             x = enter(torch.cat(gathered, 1))
             assert isinstance(mix, nn.ModuleList)
             for layer in mix:
@@ -183,11 +190,15 @@ class FocusVolume(nn.Module):
             above = x
             own = head(x).unflatten(0, (batch, count)).squeeze(2)
             cost = own if cost is None else own + _twice(cost)
-            probability = torch.softmax(cost, 1)
-            pairs.append(_moments(probability, focus_diopters))
+            pairs.append(_moments(torch.softmax(cost, 1), focus_diopters))
         assert cost is not None
         probability = torch.softmax(_twice(cost), 1)
-        return FocusVolumeOutput(*_moments(probability, focus_diopters), pairs, probability)
+        if self.choice is None or evidence is None:
+            return FocusVolumeOutput(*_moments(probability, focus_diopters), pairs, probability)
+        views = x.unflatten(0, (batch, count))
+        diopters, sigma = self.choice(torch.cat([views.mean(1), views.amax(1)], 1), stack,
+                                      focus_diopters, evidence, *pairs[-1])
+        return FocusVolumeOutput(diopters, sigma, pairs, probability)
 
 
 def _positions(focus: Tensor) -> Tensor:

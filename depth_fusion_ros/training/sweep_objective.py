@@ -9,6 +9,7 @@ estimate. The prior's loss is the affine one.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import fields
 from typing import Any
@@ -31,6 +32,8 @@ from depth_fusion_ros.training.silog_losses import (
 from depth_fusion_ros.training.sweep_data import SweepBatch
 
 Pairs = list[tuple[Tensor, Tensor]]
+LOG_LAPLACE_SIGMA = math.log(2) / 2
+"""Of a Laplace distribution's standard deviation, in units of its scale."""
 
 
 class SweepObjective(nn.Module):
@@ -90,7 +93,7 @@ class SweepObjective(nn.Module):
         if self.part == "volume":
             volume = self.network.volume.forward_full(batch.stack, batch.focus_diopters)
             every = [*volume.intermediate, (volume.diopters, volume.sigma_diopters)]
-            return [(d, torch.log(s)) for d, s in every]
+            return [(d, torch.log(s) - LOG_LAPLACE_SIGMA) for d, s in every]
         with torch.no_grad():
             volume = self.network.volume.forward_full(batch.stack, batch.focus_diopters)
             image = all_in_focus(batch.stack)

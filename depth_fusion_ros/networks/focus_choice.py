@@ -1,0 +1,106 @@
+"""The last step of the focus volume: choose between a learned softmax and closed-form peaks.
+
+The softmax over slices knows the context but not fractions of a gap; the peaks
+(`focus_evidence.py`) are exact where there is texture and absent where there is none. Their
+evidence is also gathered along surfaces with learned affinities (`aggregation.py`), which carries
+it from a surface's texture into its blank parts and not across its border. Every pixel's answer is
+a mean of these candidates with learned weights that start at the precision each claims, plus a
+small correction; its σ starts at their spread.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from depth_fusion_ros.networks.aggregation import GROUPS, EdgeAwareAggregation
+from depth_fusion_ros.networks.blocks import ConvNormAct, HeadConv, InvertedResidual
+from depth_fusion_ros.networks.focus_evidence import WINDOWS_CELLS, FocusEvidence
+
+CHANNELS = (24, 32, 48)
+"""At 1/2, 1/4 and 1/8."""
+SHARPNESS = 1.5
+LEAST_SHARE = 0.01
+"""Of the sweep's range: what σ of a candidate is not believed below."""
+VOTE_SHARE = 0.1
+"""σ of a gathered candidate at the start, as a share of the sweep's range."""
+LOG_SIGMA_RANGE = (-7.0, 3.0)
+
+
+class FocusChoice(nn.Module):
+    """See the module docstring.
+
+    Args:
+        features: channels of the volume's features at half resolution that it is given.
+    """
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        fine, middle, coarse = CHANNELS
+        candidates = 1 + len(WINDOWS_CELLS)
+        self.enter = ConvNormAct(features + 3 + 2 * candidates + 1, fine, 3, activation="prelu")
+        self.fine = InvertedResidual(fine, fine, 1, 2, fused=True)
+        self.down = nn.Sequential(InvertedResidual(fine, middle, 2, 3, fused=True),
+                                  InvertedResidual(middle, middle, 1, 3, fused=True))
+        self.bottom = nn.Sequential(InvertedResidual(middle, coarse, 2, 3, fused=True),
+                                    InvertedResidual(coarse, coarse, 1, 3, 5),
+                                    InvertedResidual(coarse, coarse, 1, 3, 5))
+        self.up_middle = ConvNormAct(coarse + middle, middle, 3, activation="prelu")
+        self.up_fine = ConvNormAct(middle + fine, fine, 3, activation="prelu")
+        self.gather = EdgeAwareAggregation(fine)
+        self.last = ConvNormAct(fine + 2 * GROUPS, fine, 3, activation="prelu")
+        self.head = HeadConv(fine, candidates + GROUPS + 2, 3, padding=1)
+        nn.init.normal_(self.head.weight, std=1e-3)
+        assert self.head.bias is not None
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, features: Tensor, stack: Tensor, focus_diopters: Tensor,
+                evidence: FocusEvidence, diopters: Tensor, sigma: Tensor
+                ) -> tuple[Tensor, Tensor]:
+        """Choose.
+
+        Args:
+            features: (B, C, H/2, W/2). stack: (B, N, 3, H, W) slices. focus_diopters: (B, N).
+            evidence: of that stack. diopters, sigma: (B, 1, H/2, W/2) of the softmax.
+
+        Returns:
+            inverse depth and its standard deviation, (B, 1, H, W), dioptres.
+        """
+        low = focus_diopters[:, :1, None, None]
+        whole = (focus_diopters[:, -1:, None, None] - low).clamp_min(1e-3)
+        found = torch.cat([diopters.float(), evidence.diopters], 1)
+        sigmas = torch.cat([sigma.float(), evidence.sigma_diopters], 1) / whole
+        place = (found - low) / whole
+        x = self.enter(torch.cat([
+            features, _sharp_image(stack, evidence) * 4 - 2, place * 2 - 1,
+            torch.log(sigmas + LEAST_SHARE) / 2 + 1, (place[:, :1] - place[:, 2:3]) * 4], 1))
+        fine = self.fine(x)
+        middle = self.down(fine)
+        x = self.up_middle(torch.cat([_twice(self.bottom(middle)), middle], 1))
+        x = self.up_fine(torch.cat([_twice(x), fine], 1))
+        share, moment = evidence.moments.split(1, 1)
+        votes, energies, _, _ = self.gather(
+            x, torch.cat([share, (moment - low * share) / whole], 1), place[:, :1].detach())
+        raw = self.head(self.last(torch.cat([x, votes.to(x) * 2 - 1, energies.to(x)], 1)))
+        every = torch.cat([place, votes], 1)
+        claimed = torch.cat([sigmas, torch.full_like(votes, VOTE_SHARE)], 1) + LEAST_SHARE
+        weight = torch.softmax(raw[:, :-2] - torch.log(claimed), 1)
+        chosen = (weight * every).sum(1, keepdim=True)
+        spread = (weight * (claimed**2 + (every - chosen) ** 2)).sum(1, keepdim=True)
+        log_sigma = 0.5 * torch.log(spread) + raw[:, -1:] + torch.log(whole)
+        chosen = low + whole * (chosen + 0.1 * raw[:, -2:-1])
+        return _twice(chosen), torch.exp(_twice(log_sigma).clamp(*LOG_SIGMA_RANGE))
+
+
+def _sharp_image(stack: Tensor, evidence: FocusEvidence) -> Tensor:
+    """The slices at half resolution, (B, 3, H/2, W/2), each pixel mostly from its sharpest."""
+    batch, count = stack.shape[:2]
+    weight = torch.softmax(2 * SHARPNESS * evidence.relative.unflatten(0, (batch, count)), 1)
+    small = F.avg_pool2d(stack.flatten(0, 1), 2).unflatten(0, (batch, count))
+    image: Tensor = (weight * small).sum(1)
+    return image
+
+
+def _twice(x: Tensor) -> Tensor:
+    return F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
