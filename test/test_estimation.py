@@ -15,7 +15,7 @@ from depth_fusion_ros.estimation.dual_pixel import (
     InvalidFrameError,
 )
 from depth_fusion_ros.estimation.estimate import Provenance, ScaleState
-from depth_fusion_ros.estimation.postprocess import flying_pixels
+from depth_fusion_ros.estimation.postprocess import flying_pixels, label_provenance
 from depth_fusion_ros.optics.gain_field import FieldPolynomial
 from depth_fusion_ros.optics.thin_lens import ThinLens
 
@@ -116,7 +116,12 @@ def test_too_far_too_near_and_too_unsure_are_inf_minus_inf_and_nan(frame: DualPi
     assert np.isposinf(estimate.depth_m[40:80]).all()
     assert np.allclose(estimate.depth_m[80:], 1.0, rtol=1e-4)
     assert np.isnan(estimate.sigma_m[:80]).all()
-    assert (estimate.provenance[:80] == Provenance.OUT_OF_RANGE).all()
+    seen = FixedBackend(lens.disparity_px(np.full((120, 160), 1.0)))
+    plain = DualPixelEstimator(seen, options).estimate(frame).provenance[:80]
+    measured = plain == Provenance.MEASURED
+    assert measured.mean() > 0.3
+    assert (estimate.provenance[:80][measured] == Provenance.OUT_OF_RANGE).all()
+    assert (estimate.provenance[:80][~measured] == plain[~measured]).all()
     backend.sigma = 10 * lens.disparity_gain_px_m
     unsure = DualPixelEstimator(backend, options).estimate(frame)
     assert np.isnan(unsure.depth_m[80:]).all()
@@ -224,3 +229,12 @@ def test_lens_pitch_belongs_to_the_dual_pixel_grid() -> None:
     fine = ThinLens(0.012, 2.0, 13.8e-6, 1.0)
     coarse = replace(fine, pixel_pitch_m=27.6e-6)
     assert fine.disparity_px(0.5) == pytest.approx(2 * coarse.disparity_px(0.5))
+
+
+def test_a_blank_wall_that_is_guessed_to_be_far_is_not_seen_to_be_free() -> None:
+    depth = np.array([[np.inf, np.inf, np.inf, -np.inf, np.nan]], np.float32)
+    energy = np.array([[1.0, 0.0, 1.0, 1.0, 1.0]], np.float32)
+    saturated = np.array([[False, False, True, False, False]])
+    assert label_provenance(depth, energy, saturated).tolist() == [[
+        Provenance.OUT_OF_RANGE, Provenance.TEXTURELESS, Provenance.SATURATED,
+        Provenance.OUT_OF_RANGE, Provenance.NONE]]

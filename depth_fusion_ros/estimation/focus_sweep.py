@@ -180,7 +180,8 @@ class FocusSweepEstimator:
         for values in (depth, sigma_m):
             values[hidden] = np.nan
         sigma_m[~np.isfinite(depth)] = np.nan
-        labels[np.isinf(depth)] = Provenance.OUT_OF_RANGE
+        # What is guessed to be far keeps its label: free space is only what was seen to be free.
+        labels[np.isinf(depth) & _measured(labels)] = Provenance.OUT_OF_RANGE
         labels[np.isnan(depth)] = Provenance.NONE
         if not frame.scale_state.is_metric:
             depth, sigma_m = np.full_like(depth, np.nan), np.full_like(depth, np.nan)
@@ -243,6 +244,10 @@ class _Seen:
         whole = np.full(self.hidden.shape, outside, values.dtype)
         whole[self._inside] = values
         return whole
+
+
+def _measured(labels: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    return np.isin(labels, (Provenance.MEASURED, Provenance.FUSED))
 
 
 def _check(slices: Sequence[SweepSlice]) -> None:

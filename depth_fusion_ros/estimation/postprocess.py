@@ -63,12 +63,14 @@ def label_provenance(value: NDArray[np.float32], energy: NDArray[np.float32],
     """Label each pixel with `Provenance`.
 
     Args:
-        value: (H, W) depth (or relative disparity): NaN → NONE, ±Inf → OUT_OF_RANGE.
+        value: (H, W) depth (or relative disparity): NaN → NONE, ±Inf → OUT_OF_RANGE where it was
+            measured; a blank or clipped surface that is guessed to be far keeps its label, for
+            free space is only what was seen to be free.
         energy: (H, W) from `texture_energy`. saturated: (H, W) clipped in either view.
     """
     label = np.full(value.shape, Provenance.MEASURED, np.uint8)
+    label[np.isinf(value)] = Provenance.OUT_OF_RANGE
     label[energy < TEXTURE_ENERGY_MIN] = Provenance.TEXTURELESS
     label[saturated] = Provenance.SATURATED
-    label[np.isinf(value)] = Provenance.OUT_OF_RANGE
     label[np.isnan(value)] = Provenance.NONE
     return label
