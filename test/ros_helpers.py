@@ -28,7 +28,7 @@ from rcl_interfaces.srv import GetParameters, SetParametersAtomically
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.parameter import Parameter
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
-from sensor_msgs.msg import CameraInfo, Image, PointCloud2
+from sensor_msgs.msg import CameraInfo, Image, LaserScan, PointCloud2
 from std_msgs.msg import Float64, Header
 from std_srvs.srv import SetBool, Trigger
 
@@ -60,6 +60,7 @@ OUTPUTS = {
     "depth_registered/preview": Image, "points": PointCloud2, RELATIVE: Image,
     REPORT: FrameReport, "dual_pixel_depth/debug/processing_time_ms": Float64,
     "dual_pixel_depth/debug/pipeline_latency_ms": Float64, "aif/image": Image,
+    "points/obstacles": PointCloud2, "points/clearing": PointCloud2, "scan": LaserScan,
 }
 DEPTH_NODES = ("dual_pixel_depth", "focus_sweep_depth")
 PATIENCE_S = 30.0  # machines under load; nothing waits for it when all is well

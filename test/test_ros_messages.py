@@ -28,7 +28,7 @@ from depth_fusion_ros.ros.messages import (
     split_views,
 )
 from depth_fusion_ros.ros.parameter_tables import DUAL_PIXEL
-from depth_fusion_ros.ros.products import PointCloudPacker, depth_preview, depth_to_millimetres
+from depth_fusion_ros.ros.products import depth_preview, depth_to_millimetres, organised_cloud
 
 NAN, INF = float("nan"), float("inf")
 
@@ -169,7 +169,7 @@ def test_a_cloud_point_lies_on_the_ray_of_its_pixel():
     sigma = np.full((4, 5), 0.1, np.float32)
     rgb = np.zeros((4, 5, 3), np.uint8)
     rgb[3, 4] = (10, 20, 30)
-    cloud = PointCloudPacker().pack(depth, sigma, rgb, known, Header(frame_id="f"))
+    cloud = organised_cloud(depth, sigma, rgb, known, Header(frame_id="f"))
     assert (cloud.height, cloud.width, cloud.point_step, cloud.row_step) == (4, 5, 24, 120)
     assert [field.name for field in cloud.fields] == ["x", "y", "z", "rgb", "sigma"]
     assert not cloud.is_dense

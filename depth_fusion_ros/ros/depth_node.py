@@ -37,9 +37,11 @@ from depth_fusion_ros.ros.engine import ConfigureError, Engine, fell_back_to_cpu
 from depth_fusion_ros.ros.health import Health
 from depth_fusion_ros.ros.mailbox import BoundedFifo, Mailbox
 from depth_fusion_ros.ros.managed_node import ManagedNode
+from depth_fusion_ros.ros.navigation_outputs import NavigationOutputs
 from depth_fusion_ros.ros.outputs import DepthOutputs, make_report
 from depth_fusion_ros.ros.parameters import ParameterTable
 from depth_fusion_ros.ros.qos import OUTPUT_DEPTH, REPLAY_OUTPUT_DEPTH
+from depth_fusion_ros.ros.transforms import FrameChange
 
 BAG_TIME_AGE_S = 60.0
 """Stamps farther than this from the node's clock are not from a live camera."""
@@ -141,8 +143,10 @@ class DepthNode(ManagedNode):
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load the model and make the publishers; FAILURE with a sentence where that fails."""
+        frame = self.values["cloud.frame"]
         try:
             self.load(self.values)
+            change = FrameChange(self, frame) if frame else None
         except Exception as error:  # whatever it is: the node lives and can be configured again
             self.health.configure_error = f"{error}" or type(error).__name__
             self.get_logger().error(f"cannot configure: {self.health.configure_error}")
@@ -152,8 +156,11 @@ class DepthNode(ManagedNode):
             return TransitionCallbackReturn.FAILURE
         self.health.configure_error = ""
         replay = bool(self.values.get("replay.process_all"))
-        self.outputs = DepthOutputs(self, REPLAY_OUTPUT_DEPTH if replay else OUTPUT_DEPTH,
-                                    with_picture=self.makes_pictures)
+        navigation = NavigationOutputs(change, self.warn_rarely)
+        self.health.cloud_facts = navigation.facts
+        self.outputs = DepthOutputs(
+            self, navigation, REPLAY_OUTPUT_DEPTH if replay else OUTPUT_DEPTH,
+            with_picture=self.makes_pictures)
         return super().on_configure(state)
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:

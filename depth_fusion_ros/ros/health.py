@@ -36,6 +36,8 @@ class Health:
         self.lens_reason = ""
         self.lens_values: dict[str, Any] = {}
         self.scale_state = ScaleState.UNKNOWN
+        self.cloud_facts: dict[str, Any] = {}
+        """Further KeyValues of the task `depth quality`: what the newest clouds hold."""
         self.input_details: Callable[[], dict[str, Any]] = dict
         """Further KeyValues of the task `inputs`; keys ``incompatible_publishers.*`` warn."""
         self.reset()
@@ -139,6 +141,7 @@ class Health:
         values: dict[str, Any] = {"valid_percent": 100.0 * report.valid_ratio}
         values.update({f"{name}_percent": 100.0 * share for name, share in shares.items()})
         values["median_sigma_ratio"] = report.median_sigma_ratio
+        values.update({f"clouds.{name}": value for name, value in self.cloud_facts.items()})
         if report.scale_state == FrameReport.SCALE_RELATIVE:
             return Status(WARN, "no metric depth: see the task lens", values)
         if report.valid_ratio < 0.05:

@@ -24,9 +24,11 @@ from std_msgs.msg import Float64, Header
 
 from depth_fusion_ros.estimation.estimate import DepthEstimate, Provenance, SweepFacts
 from depth_fusion_ros.msg import FrameReport
+from depth_fusion_ros.ros import navigation_outputs
 from depth_fusion_ros.ros.accounting import Totals
 from depth_fusion_ros.ros.messages import array_to_image, intrinsics_to_camera_info
-from depth_fusion_ros.ros.products import PointCloudPacker, depth_preview, depth_to_millimetres
+from depth_fusion_ros.ros.navigation_outputs import NavigationOutputs
+from depth_fusion_ros.ros.products import depth_preview, depth_to_millimetres, organised_cloud
 from depth_fusion_ros.ros.qos import OUTPUT_DEPTH, output_qos, overridable
 
 DEPTH = "depth_registered/image_rect"
@@ -47,6 +49,7 @@ _TYPES: dict[str, type] = {
     DEPTH: Image, DEPTH_INFO: CameraInfo, DEPTH_MM: Image, SIGMA: Image, PROVENANCE: Image,
     PREVIEW: Image, POINTS: PointCloud2, RELATIVE: Image, REPORT: FrameReport,
     ALL_IN_FOCUS: Image,
+    **navigation_outputs.TYPES,
     PROCESSING_TIME: Float64, PIPELINE_LATENCY: Float64, CYCLIC_TIME: Float64,
 }
 
@@ -70,12 +73,12 @@ class PublishTiming:
 class DepthOutputs:
     """Lifecycle publishers of everything a depth node says about a frame."""
 
-    def __init__(self, node: Any, depth: int = OUTPUT_DEPTH, *, with_picture: bool = False
-                 ) -> None:
+    def __init__(self, node: Any, navigation: NavigationOutputs, depth: int = OUTPUT_DEPTH, *,
+                 with_picture: bool = False) -> None:
         """Make the publishers.
 
         Args:
-            node: rclpy lifecycle node.
+            node: rclpy lifecycle node. navigation: makes its clouds and scans.
             depth: messages kept for a reliable listener that is late. Small for live use; replays
                 that must not lose a frame take more.
             with_picture: whether there is ``aif/image``.
@@ -88,7 +91,7 @@ class DepthOutputs:
             )
             for topic, kind in (_TYPES | ({ALL_IN_FOCUS: Image} if with_picture else {})).items()
         }
-        self._packer = PointCloudPacker()
+        self.navigation = navigation
         self._messages_s = self._publish_s = 0.0
 
     def destroy(self) -> None:
@@ -96,6 +99,7 @@ class DepthOutputs:
         for publisher in self._publishers.values():
             self._node.destroy_lifecycle_publisher(publisher)
         self._publishers.clear()
+        self.navigation.close()
 
     def publish(
         self,
@@ -110,7 +114,7 @@ class DepthOutputs:
             estimate: what the estimator made.
             rgb: (H, W, 3) uint8 reference view on the depth grid for coloured points, or None.
             source_info: camera_info of the reference view; gives the distortion model.
-            values: parameters of the node (preview.min_m, preview.max_m).
+            values: parameters of the node (cloud.*, clearing.*, scan.*, preview.*).
         """
         self._messages_s = self._publish_s = 0.0
         header = Header(stamp=ns_to_stamp(estimate.stamp_ns), frame_id=estimate.frame_id)
@@ -124,6 +128,8 @@ class DepthOutputs:
         depth_published_ns = time.time_ns()
         self._send(DEPTH_INFO, lambda: intrinsics_to_camera_info(
             estimate.intrinsics, header, source_info), lazy=False)
+        if estimate.scale_state.is_metric:
+            self.navigation.publish(estimate, header, values, self._send, self._listened)
         self._send(PROVENANCE, lambda: array_to_image(estimate.provenance, "mono8", header))
         picture = estimate.all_in_focus
         if picture is not None and ALL_IN_FOCUS in self._publishers:
@@ -133,7 +139,7 @@ class DepthOutputs:
             self._send(DEPTH_MM, lambda: array_to_image(
                 depth_to_millimetres(depth_m), "16UC1", header))
             colours = rgb if rgb is not None and rgb.shape[:2] == depth_m.shape else None
-            self._send(POINTS, lambda: self._packer.pack(
+            self._send(POINTS, lambda: organised_cloud(
                 depth_m, sigma_m, colours, estimate.intrinsics, header))
             self._send(PREVIEW, lambda: array_to_image(depth_preview(
                 depth_m, estimate.provenance, values["preview.min_m"], values["preview.max_m"],
@@ -152,10 +158,13 @@ class DepthOutputs:
             if value is not None:
                 self._publishers[topic].publish(Float64(data=value))
 
+    def _listened(self, topic: str) -> bool:
+        return bool(self._publishers[topic].get_subscription_count())
+
     def _send(self, topic: str, make: Any, *, lazy: bool = True) -> None:
-        publisher = self._publishers[topic]
-        if lazy and publisher.get_subscription_count() == 0:
+        if lazy and not self._listened(topic):
             return
+        publisher = self._publishers[topic]
         start = time.perf_counter()
         message = make()
         made = time.perf_counter()

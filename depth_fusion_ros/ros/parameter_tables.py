@@ -10,6 +10,7 @@ from depth_fusion_ros.ros.lens_parameter_tables import (
     FOCUS_SWEEP_CONTROLLER,
     LENS_STATE_BRIDGE,
 )
+from depth_fusion_ros.ros.navigation_parameter_rows import NAVIGATION_CHECKS, NAVIGATION_ROWS
 from depth_fusion_ros.ros.parameter_rows import (
     CALIBRATION_ROWS,
     DEPTH_ROWS,
@@ -73,6 +74,7 @@ _DUAL_PIXEL_ROWS = (
               "`{x2: -1.09, x4: 0.58}`; empty = the same everywhere.", dynamic=True),
     *CALIBRATION_ROWS,
     *DEPTH_ROWS,
+    *NAVIGATION_ROWS,
     Parameter("replay.process_all", False, "Process every set in order (bounded queue with "
               "back-pressure, nothing is stale) instead of the latest only. For bags."),
 )
@@ -131,7 +133,7 @@ DUAL_PIXEL = ParameterTable(
     "dual_pixel_depth",
     _DUAL_PIXEL_ROWS,
     (ordered("depth.min_m", "depth.max_m"), ordered("preview.min_m", "preview.max_m"),
-     _white_above_black, _focus_beyond_focal_length),
+     _white_above_black, _focus_beyond_focal_length, *NAVIGATION_CHECKS),
 )
 SYNTHETIC_CAMERA = ParameterTable(
     "synthetic_camera", (*_SYNTHETIC_CAMERA_ROWS, *FOCUS_CAMERA_ROWS), FOCUS_CAMERA_CHECKS)

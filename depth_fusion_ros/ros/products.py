@@ -2,13 +2,12 @@
 
     depth_to_millimetres(depth_m)                   -> (H, W) uint16, 0 = invalid (REP-118)
     depth_preview(depth_m, provenance, 0.2, 5.0)    -> (H, W, 3) uint8
-    PointCloudPacker().pack(...)                    -> sensor_msgs/PointCloud2, organised
+    organised_cloud(...)                            -> sensor_msgs/PointCloud2
 """
 
 from __future__ import annotations
 
 import math
-from array import array
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +15,7 @@ from sensor_msgs.msg import PointCloud2, PointField
 from std_msgs.msg import Header
 
 from depth_fusion_ros.estimation.estimate import Intrinsics, Provenance
-
-POINT_STEP_BYTES = 24  # x y z rgb sigma and 4 bytes of padding
+from depth_fusion_ros.navigation.cloud import ORGANISED_STEP_BYTES, organised_points
 
 _TURBO_ANCHORS = (
     (48, 18, 59), (57, 42, 115), (64, 64, 162), (68, 86, 199), (70, 107, 227), (70, 128, 246),
@@ -90,55 +88,19 @@ _POINT_FIELDS = [
 ]
 
 
-class PointCloudPacker:
-    """Packs organised clouds x y z rgb sigma (float32, 24 bytes a point); keeps the ray grid."""
+def organised_cloud(
+    depth_m: NDArray[np.float32], sigma_m: NDArray[np.float32], rgb: NDArray[np.uint8] | None,
+    intrinsics: Intrinsics, header: Header,
+) -> PointCloud2:
+    """Message of `navigation.cloud.organised_points`; same arguments, and stamp and frame.
 
-    def __init__(self) -> None:
-        self._grid_of: Intrinsics | None = None
-        self._x: NDArray[np.float32] = np.empty(0, np.float32)
-        self._y: NDArray[np.float32] = np.empty((0, 1), np.float32)
-
-    def pack(
-        self,
-        depth_m: NDArray[np.float32],
-        sigma_m: NDArray[np.float32],
-        rgb: NDArray[np.uint8] | None,
-        intrinsics: Intrinsics,
-        header: Header,
-    ) -> PointCloud2:
-        """Return an organised cloud in the optical frame of the depth image.
-
-        Args:
-            depth_m, sigma_m: (H, W) metres. Points without finite depth have NaN x, y, z, sigma.
-            rgb: (H, W, 3) uint8 on the same grid; None = mid grey.
-            intrinsics: of the depth image.
-            header: stamp and frame of the cloud.
-
-        Returns:
-            PointCloud2 with height H, width W, ``is_dense`` False.
-        """
-        height, width = depth_m.shape
-        if self._grid_of != intrinsics:
-            columns, rows = np.arange(width), np.arange(height)
-            self._x = ((columns - intrinsics.cx_px) / intrinsics.fx_px).astype(np.float32)
-            self._y = ((rows - intrinsics.cy_px) / intrinsics.fy_px).astype(np.float32)[:, None]
-            self._grid_of = intrinsics
-        data = array("B", [0]) * (height * width * POINT_STEP_BYTES)
-        points = np.frombuffer(data, np.float32).reshape(height, width, POINT_STEP_BYTES // 4)
-        z = np.where(np.isfinite(depth_m), depth_m, np.float32(np.nan))
-        np.multiply(self._x, z, out=points[..., 0])
-        np.multiply(self._y, z, out=points[..., 1])
-        points[..., 2] = z
-        colours = points.view(np.uint8)[..., 12:15]  # little-endian 0x00RRGGBB: blue first
-        if rgb is None:
-            colours[...] = 128
-        else:
-            colours[...] = rgb[..., ::-1]
-        points[..., 4] = sigma_m
-        msg = PointCloud2(
-            header=header, height=height, width=width, fields=_POINT_FIELDS, is_bigendian=False,
-            point_step=POINT_STEP_BYTES, row_step=width * POINT_STEP_BYTES, is_dense=False,
-        )
-        del points, colours  # release the buffer before the array changes hands
-        msg.data = data
-        return msg
+    Returns:
+        PointCloud2 with height H, width W, ``is_dense`` False.
+    """
+    height, width = depth_m.shape
+    message = PointCloud2(
+        header=header, height=height, width=width, fields=_POINT_FIELDS, is_bigendian=False,
+        point_step=ORGANISED_STEP_BYTES, row_step=width * ORGANISED_STEP_BYTES, is_dense=False,
+    )
+    message.data = organised_points(depth_m, sigma_m, rgb, intrinsics)
+    return message

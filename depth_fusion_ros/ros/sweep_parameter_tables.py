@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+from depth_fusion_ros.ros.navigation_parameter_rows import NAVIGATION_CHECKS, NAVIGATION_ROWS
 from depth_fusion_ros.ros.parameter_rows import (
     CALIBRATION_ROWS,
     DEPTH_ROWS,
@@ -77,6 +78,7 @@ _ROWS = (
     Parameter("motion.reject_px", 12.0, "Drift within a sweep from which there is no depth "
               "(provenance 7).", unit="px", minimum=0.0, maximum=1000.0, dynamic=True),
     *(replace(row, default=_OTHER_DEFAULTS.get(row.name, row.default)) for row in DEPTH_ROWS),
+    *NAVIGATION_ROWS,
     Parameter("replay.process_all", False, "Process every sweep in order (bounded queue with "
               "back-pressure, nothing is stale or times out while images come). For bags."),
 )
@@ -102,4 +104,5 @@ def _age_above_timeout(values: Mapping[str, Value]) -> str:
 FOCUS_SWEEP = ParameterTable(
     "focus_sweep_depth", _ROWS,
     (_slices_fit, _age_above_timeout, ordered("depth.min_m", "depth.max_m"),
-     ordered("preview.min_m", "preview.max_m"), ordered("motion.warn_px", "motion.reject_px")))
+     ordered("preview.min_m", "preview.max_m"), ordered("motion.warn_px", "motion.reject_px"),
+     *NAVIGATION_CHECKS))

@@ -1,0 +1,290 @@
+"""Clouds from a depth image, as the bytes of a PointCloud2: arrays in, bytes out, no ROS.
+
+    organised_points(depth_m, sigma_m, rgb, intrinsics)                      -> array('B')
+    obstacle_points(depth_m, sigma_m, provenance, intrinsics, CloudOptions()) -> CloudBytes
+    clearing_points(depth_m, sigma_m, provenance, intrinsics, CloudOptions()) -> CloudBytes
+
+All points are float32 metres in the optical frame of the depth image: x right, y down, z forward
+(REP-103). Depth is along z; NaN = unknown, +Inf = too far, −Inf = too near (REP-117, REP-118).
+
+Two clouds for Nav2, because its observation buffer drops NaN and Inf of a PointCloud2: an empty
+corridor would never clear. One source marks with the obstacles, another clears with ray ends.
+"""
+
+from __future__ import annotations
+
+import math
+from array import array
+from dataclasses import dataclass
+from typing import TypeVar
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from depth_fusion_ros.estimation.estimate import Intrinsics
+from depth_fusion_ros.navigation.rays import (
+    FARTHEST_M,
+    RayGrid,
+    check_sizes,
+    confident,
+    far_by_evidence,
+    ray_grid,
+    require,
+)
+
+__all__ = ["CloudBytes", "CloudOptions", "RayGrid", "clearing_points", "obstacle_points",
+           "organised_points", "ray_grid"]
+
+ORGANISED_STEP_BYTES = 24  # x y z rgb sigma and 4 bytes of padding
+OBSTACLE_STEP_BYTES = 16  # x y z sigma
+CLEARING_STEP_BYTES = 12  # x y z
+
+_GREY = 0x00808080
+_BLOCK_PX = 1 << 16  # its planes and points stay in a cache of 2 MiB
+_PLANES_TO_FIELDS = [number for field in range(5) for number in (field, field)]
+_CELL_BITS = 18  # voxels from the camera to the edge of the grid, per axis, as a power of two
+_LOW_32 = np.uint64(0xFFFFFFFF)
+_Number = TypeVar("_Number", np.uint64, np.float32)
+
+
+@dataclass(frozen=True)
+class CloudOptions:
+    """What goes into the clouds for Nav2.
+
+    Attributes:
+        voxel_m: smallest voxel edge of the obstacle cloud, m. voxel_sigma_scale: a point's voxel
+            grows to this share of its σ, where that is more.
+        max_bytes: most bytes of an obstacle cloud. Nav2 subscribes best-effort, and messages over
+            0.5 MB get lost there with an untuned Fast DDS.
+        max_sigma_ratio: σ/Z above which a depth neither marks nor clears.
+        use_prior_only: depths that rest on a prior alone mark too; they never clear.
+        clearing_range_m: length of the longest clearing ray, m.
+        clearing_stride: side of the square of pixels that gives one clearing ray, px.
+        min_m: smallest depth that the estimate reports, m; no clearing ray ends nearer.
+
+    Raises:
+        ValueError: a value outside its range; the text names it, the rule and the remedy.
+    """
+
+    voxel_m: float = 0.05
+    voxel_sigma_scale: float = 0.2
+    max_bytes: int = 450_000
+    max_sigma_ratio: float = 0.15
+    use_prior_only: bool = False
+    clearing_range_m: float = 4.0
+    clearing_stride: int = 8
+    min_m: float = 0.15
+
+    def __post_init__(self) -> None:
+        reach = self.clearing_range_m
+        require((
+            ("cloud.voxel_m", self.voxel_m, 0.001 <= self.voxel_m <= 10, "from 0.001 to 10 m"),
+            ("cloud.voxel_sigma_scale", self.voxel_sigma_scale,
+             0 <= self.voxel_sigma_scale <= 100, "from 0 (voxels do not grow) to 100"),
+            ("cloud.max_bytes", self.max_bytes, self.max_bytes >= 4 * OBSTACLE_STEP_BYTES,
+             "at least 64, four points"),
+            ("cloud.max_sigma_ratio", self.max_sigma_ratio, 0 < self.max_sigma_ratio <= 1,
+             "above 0 and at most 1"),
+            ("depth.min_m", self.min_m, 0 < self.min_m < math.inf, "finite and > 0"),
+            ("clearing.range_m", reach, self.min_m < reach < FARTHEST_M,
+             "above depth.min_m and below 1e6 m"),
+            ("clearing.stride", self.clearing_stride, self.clearing_stride >= 1, "at least 1 px")))
+
+
+@dataclass(frozen=True)
+class CloudBytes:
+    """An unorganised cloud, all finite: PointCloud2 of height 1, little-endian, ``is_dense``.
+
+    Attributes:
+        data: the points, float32; whoever receives it owns it.
+        count: points. step_bytes: bytes of one.
+        voxel_m: edge of the smallest voxel used, m; NaN = not thinned by voxels.
+        thinned: points that qualified and were left out.
+    """
+
+    data: array[int]
+    count: int
+    step_bytes: int
+    voxel_m: float = math.nan
+    thinned: int = 0
+
+
+def organised_points(depth_m: NDArray[np.float32], sigma_m: NDArray[np.float32],
+                     rgb: NDArray[np.uint8] | None, intrinsics: Intrinsics) -> array[int]:
+    """Data of an organised cloud: x y z rgb sigma at 0 4 8 12 16, 24 bytes a point, row by row.
+
+    Args:
+        depth_m: (H, W) float32 m; where it is not finite, or 0, x y z and sigma become NaN.
+        sigma_m: (H, W) float32, 1σ in m.
+        rgb: (H, W, 3) uint8 on the same grid, packed as 0x00RRGGBB; None = mid grey.
+        intrinsics: of the depth image.
+
+    Returns:
+        array('B') of H·W·24 bytes, little-endian, for PointCloud2.data; the caller owns it. An
+        array, because assigning bytes to a message checks them one by one on some distributions.
+
+    Raises:
+        ValueError: images and intrinsics differ in size.
+    """
+    check_sizes(intrinsics, depth_m=depth_m, sigma_m=sigma_m, rgb=rgb)
+    rays = ray_grid(intrinsics)
+    height, width = depth_m.shape
+    data: array[int] = array("B", [0]) * (height * width * ORGANISED_STEP_BYTES)
+    points = np.frombuffer(data, np.float32).reshape(height, width, ORGANISED_STEP_BYTES // 4)
+    rows = min(height, max(1, _BLOCK_PX // width))
+    planes = np.empty((5, rows, width), np.float32)
+    colours = np.full((rows, width), _GREY, np.uint32)
+    for top in range(0, height, rows):
+        block = slice(top, min(top + rows, height))
+        depth = depth_m[block]
+        x, y, z, _, sigma = planes[:, :len(depth)]
+        colour = colours[:len(depth)]
+        # depth/depth is 1 or NaN: several times faster than np.where on a ragged mask.
+        with np.errstate(invalid="ignore"):
+            known = np.divide(depth, depth, out=sigma)
+            np.multiply(depth, known, out=z)
+        np.multiply(sigma_m[block], known, out=sigma)
+        np.multiply(rays.x, z, out=x)
+        np.multiply(rays.y[block], z, out=y)
+        if rgb is not None:
+            cv2.cvtColor(np.ascontiguousarray(rgb[block]), cv2.COLOR_RGB2BGRA,
+                         dst=colour.view(np.uint8).reshape(*colour.shape, 4))
+            np.bitwise_and(colour, 0x00FFFFFF, out=colour)
+        # NumPy would visit every cache line of the points once per field.
+        cv2.mixChannels([x, y, z, colour.view(np.float32), sigma], [points[block]],
+                        _PLANES_TO_FIELDS)
+    return data
+
+
+def obstacle_points(depth_m: NDArray[np.float32], sigma_m: NDArray[np.float32],
+                    provenance: NDArray[np.uint8], intrinsics: Intrinsics,
+                    options: CloudOptions) -> CloudBytes:
+    """Points to mark obstacles with: x y z sigma, 16 bytes a point, one per voxel.
+
+    The edge of a point's voxel is max(voxel_m, voxel_sigma_scale·σ), rounded down to voxel_m times
+    a power of two, and points of different edges do not share voxels: unsure points thin each
+    other, never sure ones. The point kept is the one nearest to the camera, as measured: a mean
+    may hang in the air where nothing is, and lets the robot come closer than what was measured.
+    While the cloud exceeds max_bytes the smallest edge is doubled. Voxels nest, so a point that
+    was nearest stays the candidate, and a thin pole is thinned like anything else but never
+    merged into what stands behind it. In the largest voxels four points are left, which fit.
+
+    Args:
+        depth_m, sigma_m: (H, W) float32 m; NaN and ±Inf give no point.
+        provenance: (H, W) uint8, values of `Provenance`. intrinsics: of the depth image.
+
+    Returns:
+        Points in the order of their pixels, all finite. Beyond 2^18 voxels from the camera (13 km
+        at 5 cm) points share the outermost voxel.
+
+    Raises:
+        ValueError: images and intrinsics differ in size.
+    """
+    check_sizes(intrinsics, depth_m=depth_m, sigma_m=sigma_m, provenance=provenance)
+    rays = ray_grid(intrinsics)
+    pixels = np.flatnonzero(confident(depth_m, sigma_m, provenance, options.max_sigma_ratio,
+                                      options.use_prior_only))
+    points = rays.points(pixels, depth_m.ravel()[pixels])
+    sigma = sigma_m.ravel()[pixels]
+    kept = np.arange(len(pixels))
+    edge = 1 << _CELL_BITS
+    cells = np.clip(np.floor(points / options.voxel_m), -edge, edge - 1).astype(np.int64)
+    # frexp splits into fraction in [1/2, 1) and exponent: the exponent less one is floor(log2).
+    exponents = np.frexp(sigma * (options.voxel_sigma_scale / options.voxel_m))[1] - 1
+    levels = np.clip(exponents, 0, _CELL_BITS).astype(np.int64)
+    nearness = _ranked(np.square(points).sum(1), kept)
+    level = 0
+    while kept.size:
+        kept = _nearest_per_voxel(cells[kept], np.maximum(levels[kept], level), nearness[kept])
+        if kept.size * OBSTACLE_STEP_BYTES <= options.max_bytes:
+            break
+        level += 1
+    kept.sort()
+    return _cloud(np.column_stack([points[kept], sigma[kept]]),
+                  voxel_m=options.voxel_m * 2**level, thinned=len(pixels) - len(kept))
+
+
+def clearing_points(depth_m: NDArray[np.float32], sigma_m: NDArray[np.float32],
+                    provenance: NDArray[np.uint8], intrinsics: Intrinsics,
+                    options: CloudOptions) -> CloudBytes:
+    """Ends of rays that were seen to be free, to clear obstacles with: x y z, 12 bytes a point.
+
+    A pixel has an end at Z − 2σ if it is `confident` (never by a prior alone) and that is more
+    than min_m, and at clearing_range_m along its ray if it is +Inf by evidence; no end is farther
+    than that. Of each square of clearing_stride pixels the nearest end counts, along its own
+    pixel's ray, so that the background beside a thin obstacle does not clear it away. The square
+    gives no ray at all where something nearer may be in it: a −Inf pixel, or a finite one without
+    an end (unsure label, large or unknown σ, too near) whose Z − 2σ is nearer than the end or
+    unknown. Cutting the ray there instead would trust a depth that is not to be trusted. NaN
+    pixels neither clear nor forbid.
+
+    Args:
+        depth_m, sigma_m: (H, W) float32 m. provenance: (H, W) uint8, values of `Provenance`.
+        intrinsics: of the depth image.
+
+    Raises:
+        ValueError: images and intrinsics differ in size.
+    """
+    check_sizes(intrinsics, depth_m=depth_m, sigma_m=sigma_m, provenance=provenance)
+    rays = ray_grid(intrinsics)
+    stride, inf = options.clearing_stride, np.float32(np.inf)
+    limit = np.float32(options.clearing_range_m) / rays.length
+    far = far_by_evidence(depth_m, provenance)
+    with np.errstate(invalid="ignore", over="ignore"):
+        near = depth_m - 2 * sigma_m
+        ahead = near > options.min_m  # False where unknown
+        sure = confident(depth_m, sigma_m, provenance, options.max_sigma_ratio) & ahead
+        reach = near * rays.length
+        end_z = np.where(far, limit, np.minimum(near, limit))
+        end = np.where(sure | far, end_z * rays.length, inf)
+    doubtful = (np.isfinite(depth_m) & ~sure) | np.isneginf(depth_m)
+    hidden = np.where(doubtful, np.where(ahead, reach, -inf), inf)
+
+    pixels = np.arange(depth_m.size).reshape(depth_m.shape)
+    nearest = _least_per_square(_ranked(end, pixels), stride).ravel()
+    length = (nearest >> np.uint64(32)).astype(np.uint32).view(np.float32)
+    free = (length < inf) & (_least_per_square(hidden, stride).ravel() >= length)
+    ends = (nearest[free] & _LOW_32).astype(np.intp)
+    return _cloud(rays.points(ends, end_z.ravel()[ends]),
+                  thinned=int(np.count_nonzero(sure | far)) - len(ends))
+
+
+def _ranked(size: NDArray[np.float32], index: NDArray[np.intp]) -> NDArray[np.uint64]:
+    """Keys that sort by `size` ≥ 0, then by index, and hold the index in their low half.
+
+    The bits of floats that are not negative sort as the floats do.
+    """
+    bits = np.ascontiguousarray(size, np.float32).view(np.uint32).astype(np.uint64)
+    return (bits << np.uint64(32)) | index.astype(np.uint64)
+
+
+def _nearest_per_voxel(cells: NDArray[np.int64], levels: NDArray[np.int64],
+                       nearness: NDArray[np.uint64]) -> NDArray[np.intp]:
+    """Index (in the low half of `nearness`) of the nearest of each voxel of side 2^level cells."""
+    offset = 1 << _CELL_BITS
+    x, y, z = (cells >> levels[:, None]).T
+    voxels = (((levels << (_CELL_BITS + 1)) + x + offset << (_CELL_BITS + 1)) + y + offset
+              << _CELL_BITS) + z
+    # Pixel neighbours share voxels, so most points go before the sort, which is what takes time.
+    for order in (None, np.argsort):
+        if order is not None:
+            by_voxel = order(voxels)
+            voxels, nearness = voxels[by_voxel], nearness[by_voxel]
+        starts = np.flatnonzero(np.concatenate([[True], voxels[1:] != voxels[:-1]]))
+        voxels, nearness = voxels[starts], np.minimum.reduceat(nearness, starts)
+    return (nearness & _LOW_32).astype(np.intp)
+
+
+def _least_per_square(image: NDArray[_Number], stride: int) -> NDArray[_Number]:
+    """Least value of each stride x stride square; those at the right and lower edge are smaller."""
+    for axis, size in enumerate(image.shape):
+        image = np.minimum.reduceat(image, np.arange(0, size, stride), axis=axis)
+    return image
+
+
+def _cloud(points: NDArray[np.float32], *, voxel_m: float = math.nan,
+           thinned: int = 0) -> CloudBytes:
+    data = array("B")
+    data.frombytes(points.astype(np.float32, copy=False).tobytes())
+    return CloudBytes(data, len(points), 4 * points.shape[1], voxel_m, thinned)

@@ -1,0 +1,95 @@
+"""Parameter rows of what the depth nodes publish for navigation, and the options they make."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from depth_fusion_ros.navigation.cloud import CloudOptions
+from depth_fusion_ros.navigation.scan import LEVEL_FROM_OPTICAL, ScanOptions
+from depth_fusion_ros.ros.parameter_rows import ordered
+from depth_fusion_ros.ros.parameters import Parameter, Value
+
+NAVIGATION_ROWS = (
+    Parameter("cloud.enable_obstacles", True, "Publish `points/obstacles`.", dynamic=True),
+    Parameter("cloud.enable_clearing", True, "Publish `points/clearing`.", dynamic=True),
+    Parameter("cloud.max_rate_hz", 10.0, "Most clouds and scans per second, by their stamps; "
+              "0 = one for each depth image.", unit="Hz", minimum=0.0, maximum=1000.0,
+              dynamic=True),
+    Parameter("cloud.max_bytes", 450000, "Most bytes of `points/obstacles`; voxels grow until it "
+              "fits. Nav2 subscribes best effort, which loses messages above 0.5 MB on stock Fast "
+              "DDS.", unit="bytes", minimum=10000, maximum=50000000, dynamic=True),
+    Parameter("cloud.voxel_m", 0.05, "Edge of the smallest voxel of `points/obstacles`.",
+              unit="m", minimum=0.01, maximum=1.0, dynamic=True),
+    Parameter("cloud.voxel_sigma_scale", 0.2, "A point's voxel grows to this many of its standard "
+              "deviations.", unit="1", minimum=0.0, maximum=10.0, dynamic=True),
+    Parameter("cloud.max_sigma_ratio", 0.15, "Pixels with sigma / depth above this neither mark "
+              "nor clear.", unit="1", minimum=0.01, maximum=1.0, dynamic=True),
+    Parameter("cloud.use_prior_only", False, "Depths that rest on a prior alone mark too; they "
+              "never clear.", dynamic=True),
+    Parameter("cloud.silent_when_blind", True, "Publish no cloud for a frame in which nothing was "
+              "measured, so that a costmap with expected_update_rate goes stale and stops the "
+              "robot; false = publish empty clouds.", dynamic=True),
+    Parameter("cloud.frame", "", "Robot frame of the clouds, through tf2; empty = the optical "
+              "frame of the depth image. With a frame, set sensor_frame of Nav2's sources to the "
+              "optical frame: rays start at the sensor, not at the robot's origin."),
+    Parameter("clearing.range_m", 4.0, "Length of the longest clearing ray.", unit="m",
+              minimum=0.5, maximum=30.0, dynamic=True),
+    Parameter("clearing.stride", 8, "Side of the squares of pixels that give one clearing ray "
+              "each.", unit="px", minimum=1, maximum=64, dynamic=True),
+    Parameter("scan.enable", False, "Publish `scan` (LaserScan).", dynamic=True),
+    Parameter("scan.frame_id", "camera_link", "Frame of `scan`: at the camera, level, x forward.",
+              dynamic=True),
+    Parameter("scan.min_height_m", -0.1, "Lower end of the band of heights above the camera.",
+              unit="m", minimum=-10.0, maximum=10.0, dynamic=True),
+    Parameter("scan.max_height_m", 0.1, "Upper end of the band.",
+              unit="m", minimum=-10.0, maximum=10.0, dynamic=True),
+    Parameter("scan.pitch_rad", 0.0, "How far the camera looks down.",
+              unit="rad", minimum=-1.57, maximum=1.57, dynamic=True),
+    Parameter("scan.roll_rad", 0.0, "How far the camera is turned about its axis, its right side "
+              "down.", unit="rad", minimum=-3.15, maximum=3.15, dynamic=True),
+)
+
+
+def cloud_options(values: Mapping[str, Any]) -> CloudOptions:
+    """Options of the clouds out of a node's parameters."""
+    return CloudOptions(
+        voxel_m=values["cloud.voxel_m"], voxel_sigma_scale=values["cloud.voxel_sigma_scale"],
+        max_bytes=values["cloud.max_bytes"], max_sigma_ratio=values["cloud.max_sigma_ratio"],
+        use_prior_only=values["cloud.use_prior_only"],
+        clearing_range_m=values["clearing.range_m"], clearing_stride=values["clearing.stride"],
+        min_m=values["depth.min_m"])
+
+
+def scan_options(values: Mapping[str, Any]) -> ScanOptions:
+    """Options of the scan; it looks as far as depth is measured."""
+    return ScanOptions(
+        min_height_m=values["scan.min_height_m"], max_height_m=values["scan.max_height_m"],
+        range_min_m=values["depth.min_m"], range_max_m=values["depth.max_m"],
+        min_m=values["depth.min_m"], max_sigma_ratio=values["cloud.max_sigma_ratio"])
+
+
+def level_from_optical(values: Mapping[str, Any]) -> NDArray[np.float64]:
+    """(3, 3) rotation from the optical frame to the level frame of the scan."""
+    pitch, roll = values["scan.pitch_rad"], values["scan.roll_rad"]
+    c, s = math.cos(pitch), math.sin(pitch)
+    about_left = np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]])  # down with a positive angle
+    c, s = math.cos(roll), math.sin(roll)
+    about_ahead = np.array([[1, 0, 0], [0, c, -s], [0, s, c]])
+    return np.asarray(about_left @ about_ahead @ LEVEL_FROM_OPTICAL)
+
+
+def clearing_beyond_nearest(values: Mapping[str, Value]) -> str:
+    """Rule that a clearing ray is longer than the nearest depth."""
+    nearest, reach = values["depth.min_m"], values["clearing.range_m"]
+    if float(nearest) < float(reach):
+        return ""
+    return (f"clearing.range_m = {reach!r} with depth.min_m = {nearest!r}: rays must reach beyond "
+            "the nearest depth; set both at once (set_parameters_atomically)")
+
+
+NAVIGATION_CHECKS = (ordered("scan.min_height_m", "scan.max_height_m"), clearing_beyond_nearest)
