@@ -160,7 +160,7 @@ def test_each_voxel_keeps_exactly_its_nearest_point(frame, options: CloudOptions
     cloud = obstacle_points(depth, sigma, labels, camera, options)
     kept = set(pixels_of(points_of(cloud), camera).tolist())
     pixels = np.flatnonzero(qualifying(depth, sigma, labels, options, options.use_prior_only))
-    points = ray_grid(camera).points(pixels, depth.ravel()[pixels])
+    points = ray_grid(camera).points(pixels, depth.ravel()[pixels]).T
     ratio = options.voxel_sigma_scale * sigma.ravel()[pixels] / options.voxel_m
     least = round(np.log2(cloud.voxel_m / options.voxel_m))
     nearest: dict[tuple[int, ...], tuple[float, int]] = {}
@@ -168,7 +168,7 @@ def test_each_voxel_keeps_exactly_its_nearest_point(frame, options: CloudOptions
         level = max(least, min(int(np.floor(np.log2(max(wanted, 1.0)))), 18))
         cell = np.clip(np.floor(point / np.float32(options.voxel_m)), -2**18, 2**18 - 1)
         voxel = (level, *(int(part) >> level for part in cell))
-        found = float((point * point).sum()), int(pixel)
+        found = float(point[0]**2 + point[1]**2 + point[2]**2), int(pixel)
         nearest[voxel] = min(nearest.get(voxel, found), found)
     assert kept == {pixel for _, pixel in nearest.values()}
 
@@ -218,6 +218,12 @@ def test_unsure_labels_make_no_obstacle(label: Provenance):
     assert (asked.count > 0) == (label == Provenance.PRIOR_ONLY)
 
 
+@pytest.mark.parametrize("sigma_m", [np.nan, np.inf, -0.1, 0.4])
+def test_a_depth_without_a_good_sigma_makes_no_obstacle(sigma_m: float):
+    depth, sigma, labels = plane(2.0)
+    assert obstacle_points(depth, np.full_like(sigma, sigma_m), labels, CAMERA, OPTIONS).count == 0
+
+
 # The clearing cloud
 
 
@@ -243,8 +249,8 @@ def clearing_by_hand(depth: NDArray, sigma: NDArray, labels: NDArray, camera: In
                 elif depth[at] == np.inf and labels[at] in (1, 2, 6):
                     ends.append((limit[at] * length[at], at, limit[at]))
                 elif np.isfinite(depth[at]) or depth[at] == -np.inf:
-                    known = near[at] > options.min_m
-                    hidden.append(near[at] * length[at] if known else -np.inf)
+                    reach = near[at] * length[at]
+                    hidden.append(-np.inf if np.isnan(reach) else reach)
             if ends and min(hidden, default=np.inf) >= min(ends)[0]:
                 _, (row, column), z = min(ends)
                 found[row * camera.width_px + column] = float(z)

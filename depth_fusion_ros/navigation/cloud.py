@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 from array import array
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -187,22 +188,21 @@ def obstacle_points(depth_m: NDArray[np.float32], sigma_m: NDArray[np.float32],
                                       options.use_prior_only))
     points = rays.points(pixels, depth_m.ravel()[pixels])
     sigma = sigma_m.ravel()[pixels]
-    kept = np.arange(len(pixels))
     edge = 1 << _CELL_BITS
-    cells = np.clip(np.floor(points / options.voxel_m), -edge, edge - 1).astype(np.int64)
-    # frexp splits into fraction in [1/2, 1) and exponent: the exponent less one is floor(log2).
+    cells = np.clip(np.floor(points / options.voxel_m), -edge, edge - 1).astype(np.int32)
+    # frexp splits into a fraction in [1/2, 1) and an exponent: that less one is floor(log2).
     exponents = np.frexp(sigma * (options.voxel_sigma_scale / options.voxel_m))[1] - 1
-    levels = np.clip(exponents, 0, _CELL_BITS).astype(np.int64)
-    nearness = _ranked(np.square(points).sum(1), kept)
-    level = 0
-    while kept.size:
-        kept = _nearest_per_voxel(cells[kept], np.maximum(levels[kept], level), nearness[kept])
+    levels = np.clip(exponents, 0, _CELL_BITS)
+    nearness = _ranked(points[0] ** 2 + points[1] ** 2 + points[2] ** 2, np.arange(len(pixels)))
+    left: NDArray[np.intp] | slice = slice(None)
+    for level in range(_CELL_BITS + 1):
+        left = kept = _nearest_per_voxel(cells[:, left], np.maximum(levels[left], level),
+                                         nearness[left])
         if kept.size * OBSTACLE_STEP_BYTES <= options.max_bytes:
             break
-        level += 1
     kept.sort()
-    return _cloud(np.column_stack([points[kept], sigma[kept]]),
-                  voxel_m=options.voxel_m * 2**level, thinned=len(pixels) - len(kept))
+    return _cloud([*points[:, kept], sigma[kept]], voxel_m=options.voxel_m * 2**level,
+                  thinned=len(pixels) - len(kept))
 
 
 def clearing_points(depth_m: NDArray[np.float32], sigma_m: NDArray[np.float32],
@@ -233,20 +233,20 @@ def clearing_points(depth_m: NDArray[np.float32], sigma_m: NDArray[np.float32],
     far = far_by_evidence(depth_m, provenance)
     with np.errstate(invalid="ignore", over="ignore"):
         near = depth_m - 2 * sigma_m
-        ahead = near > options.min_m  # False where unknown
-        sure = confident(depth_m, sigma_m, provenance, options.max_sigma_ratio) & ahead
+        sure = confident(depth_m, sigma_m, provenance, options.max_sigma_ratio)
+        sure &= near > options.min_m
         reach = near * rays.length
         end_z = np.where(far, limit, np.minimum(near, limit))
         end = np.where(sure | far, end_z * rays.length, inf)
     doubtful = (np.isfinite(depth_m) & ~sure) | np.isneginf(depth_m)
-    hidden = np.where(doubtful, np.where(ahead, reach, -inf), inf)
+    hidden = np.where(doubtful, reach, inf)  # unknown stays NaN, and its square's least is NaN
 
     pixels = np.arange(depth_m.size).reshape(depth_m.shape)
     nearest = _least_per_square(_ranked(end, pixels), stride).ravel()
     length = (nearest >> np.uint64(32)).astype(np.uint32).view(np.float32)
     free = (length < inf) & (_least_per_square(hidden, stride).ravel() >= length)
     ends = (nearest[free] & _LOW_32).astype(np.intp)
-    return _cloud(rays.points(ends, end_z.ravel()[ends]),
+    return _cloud(list(rays.points(ends, end_z.ravel()[ends])),
                   thinned=int(np.count_nonzero(sure | far)) - len(ends))
 
 
@@ -255,23 +255,25 @@ def _ranked(size: NDArray[np.float32], index: NDArray[np.intp]) -> NDArray[np.ui
 
     The bits of floats that are not negative sort as the floats do.
     """
-    bits = np.ascontiguousarray(size, np.float32).view(np.uint32).astype(np.uint64)
-    return (bits << np.uint64(32)) | index.astype(np.uint64)
+    halves = np.empty((*size.shape, 2), np.uint32)  # little-endian, as the clouds are
+    halves[..., 0] = index
+    halves[..., 1] = np.ascontiguousarray(size, np.float32).view(np.uint32)
+    return halves.view(np.uint64)[..., 0]
 
 
-def _nearest_per_voxel(cells: NDArray[np.int64], levels: NDArray[np.int64],
+def _nearest_per_voxel(cells: NDArray[np.int32], levels: NDArray[np.int32],
                        nearness: NDArray[np.uint64]) -> NDArray[np.intp]:
     """Index (in the low half of `nearness`) of the nearest of each voxel of side 2^level cells."""
-    offset = 1 << _CELL_BITS
-    x, y, z = (cells >> levels[:, None]).T
-    voxels = (((levels << (_CELL_BITS + 1)) + x + offset << (_CELL_BITS + 1)) + y + offset
-              << _CELL_BITS) + z
+    voxels = levels.astype(np.int64)
+    for axis, bits in zip(cells, (_CELL_BITS + 1, _CELL_BITS + 1, _CELL_BITS)):
+        voxels <<= bits
+        voxels += (axis >> levels) & ((1 << bits) - 1)
     # Pixel neighbours share voxels, so most points go before the sort, which is what takes time.
     for order in (None, np.argsort):
         if order is not None:
             by_voxel = order(voxels)
             voxels, nearness = voxels[by_voxel], nearness[by_voxel]
-        starts = np.flatnonzero(np.concatenate([[True], voxels[1:] != voxels[:-1]]))
+        starts = np.flatnonzero(np.diff(voxels, prepend=-1))
         voxels, nearness = voxels[starts], np.minimum.reduceat(nearness, starts)
     return (nearness & _LOW_32).astype(np.intp)
 
@@ -283,8 +285,8 @@ def _least_per_square(image: NDArray[_Number], stride: int) -> NDArray[_Number]:
     return image
 
 
-def _cloud(points: NDArray[np.float32], *, voxel_m: float = math.nan,
+def _cloud(fields: Sequence[NDArray[np.float32]], *, voxel_m: float = math.nan,
            thinned: int = 0) -> CloudBytes:
-    data = array("B")
-    data.frombytes(points.astype(np.float32, copy=False).tobytes())
-    return CloudBytes(data, len(points), 4 * points.shape[1], voxel_m, thinned)
+    points = np.stack(fields, axis=1).astype(np.float32, copy=False)
+    return CloudBytes(array("B", points.tobytes()), len(points), 4 * points.shape[1], voxel_m,
+                      thinned)

@@ -44,9 +44,9 @@ class RayGrid:
         return length
 
     def points(self, pixels: NDArray[np.intp], z: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(N, 3) float32 x y z of N flat pixel indices at depths z (N,)."""
+        """(3, N) float32 x y z of N flat pixel indices at depths z (N,)."""
         row, column = np.divmod(pixels, self.x.size)
-        return np.stack([self.x[0, column] * z, self.y[row, 0] * z, z], axis=1)
+        return np.stack([self.x[0, column] * z, self.y[row, 0] * z, z])
 
 
 @lru_cache(maxsize=8)
