@@ -23,6 +23,7 @@ from depth_fusion_ros.estimation.postprocess import (
     label_provenance,
     texture_energy,
 )
+from depth_fusion_ros.estimation.scale_anchor import AnchorFit
 from depth_fusion_ros.networks.convention import CONDITION_CHANNELS, lens_condition
 from depth_fusion_ros.optics.thin_lens import ThinLens, depth_from_disparity
 
@@ -52,7 +53,8 @@ class DualPixelFrame:
         lens: lens state, pixel pitch that of `left` along the parallax axis; None = unknown,
             the estimate is then RELATIVE. Its gain and focus fields, if any, are those of the
             published image and are followed pixel by pixel; the network is told their means.
-        scale_state: what metres made with `lens` are worth.
+        scale_state: what metres made with `lens` are worth; with RELATIVE there are none.
+        anchor: correction of the lens's dioptres; metres made with it are ANCHORED.
     """
 
     left: Image
@@ -63,6 +65,7 @@ class DualPixelFrame:
     intrinsics: Intrinsics
     lens: ThinLens | None
     scale_state: ScaleState = ScaleState.ABSOLUTE
+    anchor: AnchorFit | None = None
 
 
 @dataclass(frozen=True)
@@ -234,33 +237,38 @@ class DualPixelEstimator:
     def _to_metres(self, frame: DualPixelFrame, disparity: NDArray[np.float32],
                    sigma: NDArray[np.float32], energy: NDArray[np.float32],
                    saturated: NDArray[np.bool_]) -> DepthEstimate:
-        options = self.options
-        if frame.lens is None:
-            scale_state = ScaleState.RELATIVE
-            depth = np.full(disparity.shape, np.nan, np.float32)
-            sigma_m = depth.copy()
-        else:
-            scale_state = frame.scale_state
+        options, lens, anchor = self.options, frame.lens, frame.anchor
+        scale_state = ScaleState.RELATIVE if lens is None else frame.scale_state
+        depth = np.full(disparity.shape, np.nan, np.float32)
+        sigma_m, own = depth.copy(), None
+        if lens is not None:
             height, width = disparity.shape
+            gain, focus = lens.gain_map_px_m(width, height), lens.focus_map_diopters(width, height)
+            focus_sigma = lens.focus_sigma_diopters
+            own = np.asarray(focus - disparity / gain, np.float32)  # 1/Z = 1/g − d/k
+            if anchor is not None:
+                scale_state = ScaleState.ANCHORED
+                gain, focus = anchor.corrected(gain, focus)
+                focus_sigma = float(np.hypot(anchor.scale * focus_sigma, anchor.sigma_diopters))
+        if lens is not None and scale_state.is_metric:
             depth, sigma_m = depth_from_disparity(
-                disparity, sigma, frame.lens.gain_map_px_m(width, height),
-                frame.lens.focus_map_diopters(width, height),
-                min_m=options.min_depth_m, max_m=options.max_depth_m,
-                focus_sigma_diopters=frame.lens.focus_sigma_diopters,
-                gain_sigma_ratio=frame.lens.gain_sigma_ratio)
+                disparity, sigma, gain, focus, min_m=options.min_depth_m,
+                max_m=options.max_depth_m, focus_sigma_diopters=focus_sigma,
+                gain_sigma_ratio=lens.gain_sigma_ratio)
             with np.errstate(invalid="ignore"):
                 unsure = sigma_m > options.max_sigma_ratio * depth
             unsure |= flying_pixels(depth, options.edge_filter_px)
             np.copyto(depth, np.nan, where=unsure)
             np.copyto(sigma_m, np.nan, where=unsure)
         provenance = label_provenance(
-            depth if frame.lens is not None else disparity, energy, saturated)
+            depth if scale_state.is_metric else disparity, energy, saturated)
         return DepthEstimate(
             depth_m=depth, sigma_m=sigma_m, provenance=provenance,
             disparity_px=np.ascontiguousarray(disparity),
             sigma_px=np.ascontiguousarray(sigma), stamp_ns=frame.stamp_ns,
             frame_id=frame.frame_id, intrinsics=frame.intrinsics, scale_state=scale_state,
-            model_id=self.model_id)
+            model_id=self.model_id,
+            lens_diopters=own)
 
 
 def _padded(image: NDArray[np.float32], multiple: int) -> NDArray[np.float32]:

@@ -85,6 +85,8 @@ class DepthEstimate:
         model_id: "<name>@<sha256[:8]>" of the weights that made it.
         stage_ms: wall time per stage in milliseconds, in order of execution.
         sweep: of a focus sweep; None on the dual-pixel path.
+        lens_diopters: (H, W) float32 inverse depth by the lens's own numbers, without limits of
+            range and before any anchor, 1/m; None where they are not known.
         all_in_focus: (H, W, 3) uint8 picture made of a sweep's sharpest parts, or None.
     """
 
@@ -101,6 +103,7 @@ class DepthEstimate:
     stage_ms: dict[str, float] = field(default_factory=dict)
     sweep: SweepFacts | None = None
     all_in_focus: NDArray[np.uint8] | None = None
+    lens_diopters: NDArray[np.float32] | None = None
 
     def relative_inverse_depth(self) -> NDArray[np.float32]:
         """Return (H, W) float32 unitless inverse depth up to scale and shift: larger = nearer."""

@@ -26,6 +26,7 @@ from depth_fusion_ros.estimation.estimate import (
     SweepFacts,
 )
 from depth_fusion_ros.estimation.postprocess import flying_pixels
+from depth_fusion_ros.estimation.scale_anchor import AnchorFit
 from depth_fusion_ros.estimation.sweep_alignment import AlignedSweep, align_sweep
 from depth_fusion_ros.estimation.sweep_backends import SweepBackend, SweepInput, SweepPrediction
 from depth_fusion_ros.estimation.sweep_slices import SliceImage, SliceLens, Sweep, SweepSlice
@@ -46,11 +47,13 @@ class SweepFrame:
         sweep: its slices have intrinsics.
         scale_state: what metres made from its dioptres are worth; RELATIVE = nothing.
         focus_sigma_diopters: how well the lens returns to a position, one standard deviation.
+        anchor: correction of the dioptres; metres made with it are ANCHORED.
     """
 
     sweep: Sweep
     scale_state: ScaleState = ScaleState.ABSOLUTE
     focus_sigma_diopters: float = 0.0
+    anchor: AnchorFit | None = None
 
 
 @dataclass(frozen=True)
@@ -169,10 +172,16 @@ class FocusSweepEstimator:
         """The estimate with metres, σ and labels of a prediction."""
         options = self.options
         # With gain 1 px·m and focus at infinity, disparity is minus the inverse depth.
+        gain, focus, focus_sigma = 1.0, 0.0, frame.focus_sigma_diopters
+        scale_state, anchor = frame.scale_state, frame.anchor
+        if anchor is not None:
+            scale_state = ScaleState.ANCHORED
+            gain, focus = 1 / anchor.scale, anchor.offset_diopters
+            focus_sigma = float(np.hypot(anchor.scale * focus_sigma, anchor.sigma_diopters))
         depth, sigma_m = depth_from_disparity(
-            -prediction.diopters, prediction.sigma_diopters, 1.0, 0.0,
+            -prediction.diopters, prediction.sigma_diopters, gain, focus,
             min_m=options.min_depth_m, max_m=options.max_depth_m,
-            focus_sigma_diopters=frame.focus_sigma_diopters)
+            focus_sigma_diopters=focus_sigma)
         with np.errstate(invalid="ignore"):
             hidden = (sigma_m > options.max_sigma_ratio * depth) | seen.hidden
         hidden |= flying_pixels(depth, options.edge_filter_px)
@@ -183,9 +192,10 @@ class FocusSweepEstimator:
         # What is guessed to be far keeps its label: free space is only what was seen to be free.
         labels[np.isinf(depth) & _measured(labels)] = Provenance.OUT_OF_RANGE
         labels[np.isnan(depth)] = Provenance.NONE
-        if not frame.scale_state.is_metric:
+        if not scale_state.is_metric:
             depth, sigma_m = np.full_like(depth, np.nan), np.full_like(depth, np.nan)
         return replace(estimate, depth_m=depth, sigma_m=sigma_m, provenance=labels,
+                       scale_state=scale_state, lens_diopters=prediction.diopters,
                        disparity_px=-prediction.diopters, sigma_px=prediction.sigma_diopters)
 
 

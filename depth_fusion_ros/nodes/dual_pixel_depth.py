@@ -25,7 +25,7 @@ from depth_fusion_ros.estimation.dual_pixel import (
 from depth_fusion_ros.msg import LensState
 from depth_fusion_ros.ros.depth_node import DepthNode, Result
 from depth_fusion_ros.ros.engine import ConfigureError
-from depth_fusion_ros.ros.lens import resolve_lens
+from depth_fusion_ros.ros.lens import ANCHORED, resolve_lens
 from depth_fusion_ros.ros.messages import (
     VIEW_ENCODINGS,
     InputError,
@@ -200,7 +200,12 @@ class DualPixelDepth(DepthNode):
             reference, info = messages.get(LEFT) or messages[PACKED], messages[DP_INFO]
             rgb, intrinsics = None, view_intrinsics
         resolved = resolve_lens(messages.get(LENS), values)
+        anchor = self.anchor.correction(resolved.scale_state)
         lens = resolved.lens
+        if values["anchor.enable"]:
+            lens = lens or resolved.nominal
+            if lens is not None and anchor is not None:
+                resolved = ANCHORED
         self.health.lens(resolved.scale_state, resolved.reason, {
             "focus_diopters": lens.focus_diopters if lens else None,
             "kappa": lens.kappa if lens else None,
@@ -209,7 +214,7 @@ class DualPixelDepth(DepthNode):
         frame = DualPixelFrame(
             left=left, right=right, rgb=rgb, stamp_ns=item.stamp_ns,
             frame_id=reference.header.frame_id, intrinsics=intrinsics, lens=lens,
-            scale_state=resolved.scale_state,
+            scale_state=resolved.scale_state, anchor=anchor,
         )
         convert_ms = (time.perf_counter() - start) * 1e3
         return Result(estimator.estimate(frame), rgb, info, convert_ms)

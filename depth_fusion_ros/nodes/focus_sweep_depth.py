@@ -13,6 +13,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from sensor_msgs.msg import CameraInfo, Image
@@ -156,11 +157,12 @@ class FocusSweepDepth(DepthNode):
         assert estimator is not None
         start = time.perf_counter()
         frame = _frame(item.sweep)
+        frame = replace(frame, anchor=self.anchor.correction(frame.scale_state))
         convert_ms = (time.perf_counter() - start) * 1e3
         estimate = estimator.estimate(frame)
         facts = estimate.sweep
         assert facts is not None
-        self.health.lens(frame.scale_state, _REASONS[frame.scale_state], {
+        self.health.lens(estimate.scale_state, _REASONS[estimate.scale_state], {
             "focus_diopters": ", ".join(f"{d:.3f}" for d in item.sweep.focus_diopters),
             "coverage_diopters": facts.coverage_diopters,
             "largest_gap_diopters": facts.largest_gap_diopters,
@@ -171,6 +173,7 @@ class FocusSweepDepth(DepthNode):
 
 
 _REASONS = {
+    ScaleState.ANCHORED: "metric: dioptres corrected by anchor/range",
     ScaleState.ABSOLUTE: "metric: calibrated lens state",
     ScaleState.NOMINAL: "metric but nominal: the lens reports its dioptres as not calibrated",
     ScaleState.RELATIVE: "the lens reports its dioptres as not calibrated (focus_calibration): "

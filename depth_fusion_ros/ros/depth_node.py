@@ -33,6 +33,7 @@ from std_srvs.srv import SetBool, Trigger
 
 from depth_fusion_ros.estimation.estimate import DepthEstimate
 from depth_fusion_ros.ros.accounting import Accounts, ThrottledLog
+from depth_fusion_ros.ros.anchor_input import AnchorInput
 from depth_fusion_ros.ros.engine import ConfigureError, Engine, fell_back_to_cpu, free_memory
 from depth_fusion_ros.ros.health import Health
 from depth_fusion_ros.ros.mailbox import BoundedFifo, Mailbox
@@ -82,6 +83,8 @@ class DepthNode(ManagedNode):
         self.values: dict[str, Any] = table.declare(self)
         self.accounts = Accounts()
         self.health = Health(self)
+        self.anchor = AnchorInput(self)
+        self.health.anchor_facts = self.anchor.facts
         self.enabled = True
         self.outputs: DepthOutputs | None = None
         self._mailbox: BoundedFifo[Any] | None = None
@@ -174,6 +177,7 @@ class DepthNode(ManagedNode):
         answer = super().on_activate(state)
         self._worker.start()
         self.start_inputs(self._deliver)
+        self.anchor.start()
         self.health.active = True
         self.get_logger().info("active")
         return answer
@@ -191,6 +195,7 @@ class DepthNode(ManagedNode):
         if self._mailbox is None or self._worker is None:
             return
         self.stop_inputs()
+        self.anchor.stop()
         mailbox, self._mailbox = self._mailbox, None  # ends the worker's loop
         for _ in mailbox.close():
             self.accounts.drop("inactive")
@@ -260,6 +265,7 @@ class DepthNode(ManagedNode):
         estimate = result.estimate
         assert self.outputs is not None
         timing = self.outputs.publish(estimate, result.rgb, result.source_info, self.values)
+        self.anchor.observe(estimate)
         latency_ms = (timing.depth_published_ns - item.last_received_ns) * 1e-6
         stage_ms = {
             "join": (item.last_received_ns - item.first_received_ns) * 1e-6,

@@ -36,6 +36,8 @@ class Health:
         self.lens_reason = ""
         self.lens_values: dict[str, Any] = {}
         self.scale_state = ScaleState.UNKNOWN
+        self.anchor_facts: Callable[[], dict[str, Any]] = dict
+        """Further KeyValues of the task `model`: known distances and what they correct."""
         self.cloud_facts: dict[str, Any] = {}
         """Further KeyValues of the task `depth quality`: what the newest clouds hold."""
         self.input_details: Callable[[], dict[str, Any]] = dict
@@ -159,7 +161,7 @@ class Health:
 
     def _model(self) -> Status:
         values = {"model_id": self.model_id, "backend": self.backend_name,
-                  "scale_state": self.scale_state.name}
+                  "scale_state": self.scale_state.name, **self.anchor_facts()}
         if self.configure_error:
             return Status(ERROR, f"not configured: {self.configure_error}", values)
         if not self.model_id:

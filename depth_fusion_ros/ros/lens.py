@@ -27,11 +27,18 @@ class ResolvedLens:
         lens: None where a number is missing or its metres must not be published.
         scale_state: RELATIVE exactly where ``lens`` is None.
         reason: one sentence for diagnostics: where the metres come from, or why there are none.
+        nominal: a lens whose numbers are known but must not make metres as they are; an anchor
+            may correct them.
     """
 
     lens: ThinLens | None
     scale_state: ScaleState
     reason: str
+    nominal: ThinLens | None = None
+
+
+ANCHORED = ResolvedLens(None, ScaleState.ANCHORED, "metric: dioptres corrected by anchor/range")
+"""What is said of a lens that an anchor corrects."""
 
 
 def resolve_lens(state: LensState | None, values: Mapping[str, Any]) -> ResolvedLens:
@@ -87,8 +94,10 @@ def resolve_lens(state: LensState | None, values: Mapping[str, Any]) -> Resolved
     if values["lens.allow_nominal"]:
         return ResolvedLens(lens, ScaleState.NOMINAL,
                             "metric but nominal: the lens reports its dioptres as not calibrated")
-    return _relative("the lens reports its dioptres as not calibrated (focus_calibration = "
-                     f"{state.focus_calibration}): calibrate it, or set lens.allow_nominal")
+    return ResolvedLens(
+        None, ScaleState.RELATIVE, "the lens reports its dioptres as not calibrated "
+        f"(focus_calibration = {state.focus_calibration}): calibrate it, set lens.allow_nominal, "
+        "or give a known distance (anchor.enable)", lens)
 
 
 @lru_cache(maxsize=8)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from depth_fusion_ros.ros.anchor_input import ANCHOR_ROWS
 from depth_fusion_ros.ros.lens_parameter_tables import (
     FOCUS_CAMERA_CHECKS,
     FOCUS_CAMERA_ROWS,
@@ -73,6 +74,7 @@ _DUAL_PIXEL_ROWS = (
               "`lens.kappa` at its centre: terms of u = x and v = y in -1..1, such as "
               "`{x2: -1.09, x4: 0.58}`; empty = the same everywhere.", dynamic=True),
     *CALIBRATION_ROWS,
+    *ANCHOR_ROWS,
     *DEPTH_ROWS,
     *NAVIGATION_ROWS,
     Parameter("replay.process_all", False, "Process every set in order (bounded queue with "

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+from depth_fusion_ros.ros.anchor_input import ANCHOR_ROWS
 from depth_fusion_ros.ros.navigation_parameter_rows import NAVIGATION_CHECKS, NAVIGATION_ROWS
 from depth_fusion_ros.ros.parameter_rows import (
     CALIBRATION_ROWS,
@@ -70,6 +71,7 @@ _ROWS = (
     Parameter("lens.breathing_reference_diopters", 0.0, "Focus at which camera_info holds; see "
               "`lens.breathing_per_diopter`.", unit="1/m", minimum=0.0, maximum=20.0,
               dynamic=True),
+    *ANCHOR_ROWS,
     Parameter("motion.source", "image", "image = measure the drift between slices and undo it; "
               "none = the camera is known to stand still.", choices=("image", "none"),
               dynamic=True),
