@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from depth_fusion_ros.bags.reader import BagReader, DualPixelRecord
 from depth_fusion_ros.cli.demo_path import PathDemo, RecordedTruth
-from depth_fusion_ros.cli.simulated_bag import SimulatedBag
+from depth_fusion_ros.cli.simulated_recording import SimulatedRecording
 
 if TYPE_CHECKING:
     from depth_fusion_ros.evaluation.contact_sheet import ContactSample
@@ -30,7 +30,7 @@ class DualPixelDemo(PathDemo):
     model_option = "--model"
 
     def __init__(
-        self, recording: SimulatedBag, *, model: str, process_all: bool, backend: str = "auto"
+        self, recording: SimulatedRecording, *, model: str, process_all: bool, backend: str = "auto"
     ) -> None:
         super().__init__(recording, model=model, process_all=process_all)
         self.backend = backend

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -100,6 +100,18 @@ class PathDemo(ABC):
         Raises:
             NodeFailure, BagError, RuntimeError: as `ros.replay_session.replay_through_node`.
         """
+        outcome, settings = self.replay(bag_path, folder, rate=rate)
+        return self._evaluate(bag_path, outcome, settings, folder)
+
+    def replay(
+        self, bag_path: Path, folder: Path, *, rate: float,
+        more_topics: Mapping[str, str] | None = None,
+    ) -> tuple[ReplayOutcome, ReplaySettings]:
+        """Replay the bag through the node, and say how; errors as of `run`.
+
+        Args:
+            folder: gets the node's log. more_topics: see `ReplaySettings`.
+        """
         from depth_fusion_ros.ros.replay_paths import replay_path
         from depth_fusion_ros.ros.replay_session import ReplaySettings
 
@@ -113,9 +125,9 @@ class PathDemo(ABC):
             **self.extra_parameters(bag_path),
         }
         settings = ReplaySettings(
-            path=replay_path(self.path_name), parameters=parameters, rate=rate)
-        outcome = _replay(bag_path, settings, folder / "node.log")
-        return self._evaluate(bag_path, outcome, settings, folder)
+            path=replay_path(self.path_name), parameters=parameters, rate=rate,
+            more_topics=more_topics or {})
+        return _replay(bag_path, settings, folder / "node.log"), settings
 
     def _evaluate(
         self, bag_path: Path, outcome: ReplayOutcome, settings: ReplaySettings, folder: Path

@@ -1,4 +1,5 @@
-"""`depth-fusion`: demo, bag, train, export, benchmark, benchmark-sweeps, study, doctor.
+"""`depth-fusion`: demo, bag, train, export, benchmark, benchmark-sweeps, study, nav2-check,
+doctor.
 
 Nothing heavy (torch, rclpy) is imported before a command needs it, so --help is quick.
 """
@@ -14,6 +15,7 @@ from depth_fusion_ros.cli import (
     demo,
     doctor,
     export,
+    nav2_check,
     study,
     train,
 )
@@ -31,6 +33,7 @@ app.command("export")(export.export_command)
 app.command("benchmark")(benchmark.benchmark_command)
 app.command("benchmark-sweeps")(benchmark_sweeps.benchmark_sweeps_command)
 app.command("study")(study.study_command)
+app.command("nav2-check")(nav2_check.nav2_check_command)
 app.command("doctor")(doctor.doctor_command)
 
 

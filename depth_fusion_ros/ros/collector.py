@@ -72,6 +72,7 @@ class OutputCollector:
         node: of the caller, who spins it. namespace: of all topics.
         path: whose inputs are noted. sets: which stamps make one set; for a focus sweep
             ``path.sets(bag, namespace)``.
+        more_topics: output topic -> message type, of which every message is kept.
     """
 
     def __init__(
@@ -81,11 +82,14 @@ class OutputCollector:
         *,
         path: ReplayPath = DUAL_PIXEL,
         sets: SetLayout | None = None,
+        more_topics: Mapping[str, str] | None = None,
     ) -> None:
         self._lock = threading.Lock()
+        self._kinds = {**OUTPUT_TOPICS, **(more_topics or {})}
+        self._newest_only = set(COUNT_ONLY) - set(more_topics or {})
         self.path = path
         self._sets = sets or SetLayout()
-        self._topics = {topic: _Topic(kind) for topic, kind in OUTPUT_TOPICS.items()}
+        self._topics = {topic: _Topic(kind) for topic, kind in self._kinds.items()}
         self._published_s: dict[int, dict[tuple[str, int], float]] = {}
         self._inputs = {names.resolve(namespace, t) for t in path.input_topics}
         self._image_topic = names.resolve(namespace, path.image_topic)
@@ -106,7 +110,7 @@ class OutputCollector:
                 profile,
                 raw=True,
             )
-            for topic, kind in OUTPUT_TOPICS.items()
+            for topic, kind in self._kinds.items()
         ]
 
     def note_published(self, topic: str, stamp_ns: int, monotonic_s: float) -> None:
@@ -151,7 +155,7 @@ class OutputCollector:
             data = self._topics[topic].data.get(stamp_ns)
         if data is None:
             return None
-        return bag_typestore().deserialize_cdr(data, OUTPUT_TOPICS[topic])
+        return bag_typestore().deserialize_cdr(data, self._kinds[topic])
 
     def image(self, topic: str, stamp_ns: int) -> StampedArray | None:
         """Return an image output (depth and sigma in metres, REP-117) of a stamp, or None."""
@@ -233,7 +237,7 @@ class OutputCollector:
     def _callback(self, topic: str) -> Any:
         def on_message(data: bytes) -> None:
             arrived = time.monotonic()
-            raw = RawMessage(topic, OUTPUT_TOPICS[topic], 0, data)
+            raw = RawMessage(topic, self._kinds[topic], 0, data)
             with self._lock:
                 entry = self._topics[topic]
                 entry.count += 1
@@ -242,7 +246,7 @@ class OutputCollector:
                     return
                 stamp = header_stamp_ns(raw)
                 entry.arrived_s.setdefault(stamp, arrived)
-                if topic in COUNT_ONLY:
+                if topic in self._newest_only:
                     entry.data.clear()
                 entry.data[stamp] = bytes(data)
 

@@ -42,6 +42,7 @@ class ReplaySettings:
         namespace: of all topics.
         start_timeout_s: longest wait for the node to become active.
         finish_timeout_s: longest wait for the last sets after the bag has ended.
+        more_topics: output topic -> message type, collected besides the collector's own.
     """
 
     path: ReplayPath = DUAL_PIXEL
@@ -51,6 +52,7 @@ class ReplaySettings:
     namespace: str = names.DEFAULT_NAMESPACE
     start_timeout_s: float = 180.0
     finish_timeout_s: float = 20.0
+    more_topics: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,8 @@ def replay_through_node(
         with BagReader(bag_path) as bag:
             images = _images_in(bag, settings)
             sets = settings.path.sets(bag, settings.namespace)
-        collector = OutputCollector(node, settings.namespace, path=settings.path, sets=sets)
+        collector = OutputCollector(node, settings.namespace, path=settings.path, sets=sets,
+                                    more_topics=settings.more_topics)
         with BagReader(bag_path) as bag, process, spinning(node):
             player = BagPlayer(node, bag, rate=settings.rate)
             started = time.monotonic()
