@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 
 from depth_fusion_ros.estimation.model_card import FileEntry, ModelCard, ModelError, sha256_of
 from depth_fusion_ros.estimation.sigma_calibration import SigmaCalibration
+from depth_fusion_ros.networks.blocks import parameter_count
 from depth_fusion_ros.networks.convention import CONDITION_CHANNELS
 from depth_fusion_ros.networks.registry import Network, build_from_dict
 from depth_fusion_ros.networks.sweep_depth import SweepDepth
@@ -106,7 +107,7 @@ def write_model(run: Path, folder: Path, *, name: str, version: str, date: str, 
         graph = FileEntry(file=path.name, sha256=sha256_of(path))
     card = ModelCard(
         name=name, version=version, licence="Apache-2.0", date=date, network=facts["network"],
-        architecture=facts["architecture"], parameters=facts["parameters"],
+        architecture=facts["architecture"], parameters=parameter_count(network),
         weights=FileEntry(file=weights.name, sha256=sha256_of(weights)), onnx=graph,
         training_data=learned_from,
         training={"command": command, "config": without_folders(facts["training"]),

@@ -18,7 +18,6 @@ from lightning_fabric import Fabric
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from depth_fusion_ros.networks.blocks import parameter_count
 from depth_fusion_ros.networks.registry import architecture, build
 from depth_fusion_ros.training.checkpoint import Checkpoint
 from depth_fusion_ros.training.config import ConfigError, TrainingConfig
@@ -212,7 +211,7 @@ class Trainer:
             facts = {
                 "network": self.name,
                 "architecture": architecture_of(self.network),
-                "parameters": parameter_count(self.network),
+                "parameters": sum(p.numel() for p in self.network.parameters()),
                 "training": self.config.model_dump(mode="json"),
                 "steps_done": self.step,
                 "minutes": round(self.minutes, 1),
