@@ -15,7 +15,13 @@ from depth_fusion_ros.estimation.dual_pixel import (
     InvalidFrameError,
 )
 from depth_fusion_ros.estimation.estimate import Provenance, ScaleState
-from depth_fusion_ros.estimation.postprocess import flying_pixels, label_provenance
+from depth_fusion_ros.estimation.postprocess import (
+    TEXTURE_ENERGY_MIN,
+    flying_pixels,
+    label_provenance,
+    noise_energy,
+    texture_energy,
+)
 from depth_fusion_ros.optics.gain_field import FieldPolynomial
 from depth_fusion_ros.optics.thin_lens import ThinLens
 
@@ -238,3 +244,27 @@ def test_a_blank_wall_that_is_guessed_to_be_far_is_not_seen_to_be_free() -> None
     assert label_provenance(depth, energy, saturated).tolist() == [[
         Provenance.OUT_OF_RANGE, Provenance.TEXTURELESS, Provenance.SATURATED,
         Provenance.OUT_OF_RANGE, Provenance.NONE]]
+
+
+def noisy_wall(sigma: float, texture: float) -> tuple[np.ndarray, np.ndarray]:
+    """Both views of a wall of square-root light: its right half has stripes, all of it noise."""
+    random = np.random.default_rng(0)
+    plain = np.full((96, 160), 0.5, np.float32)
+    plain[:, 80:] += texture * np.sin(np.arange(80) * 0.7).astype(np.float32)
+    left, right = (plain + sigma * random.standard_normal(plain.shape, np.float32)
+                   for _ in range(2))
+    return left, right
+
+
+@pytest.mark.parametrize("sigma", [0.0, 0.005, 0.02])
+def test_noise_is_no_texture_and_hides_none(sigma: float) -> None:
+    left, right = noisy_wall(sigma, 0.05)
+    measured = texture_energy(left, right) - noise_energy(left, right) > TEXTURE_ENERGY_MIN
+    assert measured[:, 92:].mean() > 0.98
+    assert measured[:, :68].mean() < 0.02
+
+
+def test_the_noise_of_a_wall_is_told_from_its_stripes() -> None:
+    left, right = noisy_wall(0.02, 0.1)
+    blank = texture_energy(left, right)[:, :64].mean()
+    assert blank < float(noise_energy(left, right)[:, :64].mean()) < 1.6 * blank

@@ -21,6 +21,7 @@ from depth_fusion_ros.estimation.estimate import (
 from depth_fusion_ros.estimation.postprocess import (
     flying_pixels,
     label_provenance,
+    noise_energy,
     texture_energy,
 )
 from depth_fusion_ros.estimation.scale_anchor import AnchorFit
@@ -151,7 +152,7 @@ class DualPixelEstimator:
         disparity, sigma = self.backend.infer(inputs)
         inferred = time.perf_counter()
         disparity, sigma = disparity[:height, :width], sigma[:height, :width]
-        energy = texture_energy(left, right)
+        energy = texture_energy(left, right) - noise_energy(left, right)
         if options.parallax_axis == "y":
             disparity, sigma, energy = disparity.T, sigma.T, energy.T
         size = (frame.intrinsics.width_px, frame.intrinsics.height_px)

@@ -141,8 +141,9 @@ def _sweeps(data: dict[str, Any]) -> tuple[str, dict[str, Any]]:
         "drift and breathing, and noise drawn anew at every visit; no photographs, no real "
         "captures", {
             "depth_m": [0.12, 25.0], "blur_gain_px_m": [0.7, 14.0],
-            "focus_diopters": [0.015, 5.75], "slices": [4, data["slices"]],
-            "drift_px": [-0.6, 0.6], "noise_variance_at_full_scale": [1e-6, 1e-3]})
+            "focus_diopters": [0.015, 5.75], "blur_over_the_sweep_px": [4.0, 24.0],
+            "slices": [4, data["slices"]], "drift_px": [-0.6, 0.6],
+            "noise_variance_at_full_scale": [1e-6, 1e-3]})
 
 
 def _effort(run: Path, facts: dict[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,11 @@ TEXTURE_ENERGY_MIN = 2e-4
 """Mean squared relative gradient across the split below which nothing can be matched: about the
 gradient energy of 1.4 % noise."""
 TEXTURE_WINDOW_PX = 15
+NOISE_TILE_PX = 16
+NOISE_QUANTILE = 0.05
+"""Of the tiles: where there is texture the views differ by their disparity too."""
+NOISE_MARGIN = 1.7
+"""The quietest tiles show 0.7 of the noise's energy, and that of a window varies by a tenth."""
 EQUALISE_PX = 31
 FLYING_CONTRAST = 0.1
 """Depth edges weaker than 10 % are slopes, not edges."""
@@ -34,6 +39,24 @@ def texture_energy(left: NDArray[np.float32], right: NDArray[np.float32]) -> NDA
     window = (TEXTURE_WINDOW_PX, TEXTURE_WINDOW_PX)
     return np.asarray(cv2.blur(relative * relative, window, borderType=cv2.BORDER_REPLICATE),
                       dtype=np.float32)
+
+
+def noise_energy(left: NDArray[np.float32], right: NDArray[np.float32]) -> NDArray[np.float32]:
+    """What noise contributes to `texture_energy` at most, (H, W) float32 ≥ 0; arguments as there.
+
+    Noise is what differs between the views at the finest scale, in the tiles where they differ
+    least. In square-root light shot noise is the same everywhere.
+    """
+    kernel = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32) / 6  # gain 1
+    rough = np.abs(cv2.filter2D(left - right, cv2.CV_32F, kernel))
+    height, width = (side // NOISE_TILE_PX * NOISE_TILE_PX for side in rough.shape)
+    tiles = rough[:height, :width].reshape(height // NOISE_TILE_PX, NOISE_TILE_PX, -1,
+                                           NOISE_TILE_PX)
+    sigma = float(np.quantile(np.median(tiles, axis=(1, 3)), NOISE_QUANTILE)) / 0.67449 / 2**0.5
+    local = cv2.blur((left + right) * np.float32(0.5), (EQUALISE_PX, EQUALISE_PX),
+                     borderType=cv2.BORDER_REPLICATE)
+    # The mean of two views has half the variance, half a difference of two pixels half of that.
+    return np.asarray(NOISE_MARGIN * (sigma / 2 / (local + np.float32(0.02))) ** 2, np.float32)
 
 
 def flying_pixels(depth_m: NDArray[np.float32], radius_px: int) -> NDArray[np.bool_]:
@@ -66,7 +89,8 @@ def label_provenance(value: NDArray[np.float32], energy: NDArray[np.float32],
         value: (H, W) depth (or relative disparity): NaN → NONE, ±Inf → OUT_OF_RANGE where it was
             measured; a blank or clipped surface that is guessed to be far keeps its label, for
             free space is only what was seen to be free.
-        energy: (H, W) from `texture_energy`. saturated: (H, W) clipped in either view.
+        energy: (H, W) from `texture_energy`, less `noise_energy`.
+        saturated: (H, W) clipped in either view.
     """
     label = np.full(value.shape, Provenance.MEASURED, np.uint8)
     label[np.isinf(value)] = Provenance.OUT_OF_RANGE
