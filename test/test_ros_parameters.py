@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"depth.min_m": 9.0}, ["depth.min_m = 9.0", "depth.max_m = 8.0", "must be smaller"]),
+        ({"depth.max_m": 0.1}, ["depth.min_m = 0.15", "depth.max_m = 0.1", "must be smaller"]),
         ({"depth.max_m": 1000.0}, ["depth.max_m = 1000.0", "0.05 to 100 m", "lower it to 100"]),
         ({"depth.edge_filter_px": -1}, ["depth.edge_filter_px = -1", "raise it to 0"]),
         ({"depth.max_m": 8}, ["depth.max_m = 8", "type double", "write 8.0"]),
@@ -38,9 +38,16 @@ def test_a_bad_value_is_refused_with_name_value_rule_and_remedy(changes, words):
 
 
 def test_a_set_is_judged_as_a_whole_and_against_current_values():
-    assert DUAL_PIXEL.problems({"depth.min_m": 9.0, "depth.max_m": 20.0}) == []
-    assert DUAL_PIXEL.problems({"depth.min_m": 9.0}, {"depth.max_m": 20.0}) == []
-    assert len(DUAL_PIXEL.problems({"depth.min_m": 9.0, "depth.max_m": 20.0, "device": "x"})) == 1
+    assert DUAL_PIXEL.problems({"depth.min_m": 3.0, "depth.max_m": 20.0}) == []
+    assert DUAL_PIXEL.problems({"depth.min_m": 9.0},
+                               {"depth.max_m": 20.0, "clearing.range_m": 10.0}) == []
+    assert len(DUAL_PIXEL.problems({"depth.min_m": 3.0, "depth.max_m": 20.0, "device": "x"})) == 1
+
+
+def test_a_value_that_breaks_two_rules_is_told_both():
+    problems = DUAL_PIXEL.problems({"depth.min_m": 9.0})
+    assert len(problems) == 2
+    assert "depth.max_m = 8.0" in problems[0] and "clearing.range_m = 4.0" in problems[1]
 
 
 def test_names_of_other_owners_are_not_judged():
