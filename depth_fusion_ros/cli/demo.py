@@ -58,7 +58,7 @@ def demo_command(
     sweep_model: Annotated[
         str,
         typer.Option(help="Focus-sweep network: shipped name, model card (.json), or closed_form."),
-    ] = "closed_form",
+    ] = "sweep_depth",
     backend: Annotated[
         str, typer.Option(help="Of the dual-pixel network: auto, torch or onnxruntime.")
     ] = "auto",
