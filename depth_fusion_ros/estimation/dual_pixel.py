@@ -18,6 +18,7 @@ from depth_fusion_ros.estimation.estimate import (
     Provenance,
     ScaleState,
 )
+from depth_fusion_ros.estimation.pixels import padded, resized, srgb_decoded
 from depth_fusion_ros.estimation.postprocess import (
     flying_pixels,
     label_provenance,
@@ -144,9 +145,9 @@ class DualPixelEstimator:
         multiple = self.backend.input_multiple_px
         left, right = np.sqrt(left), np.sqrt(right)
         inputs = NetworkInput(
-            _padded(left, multiple)[None, None],
-            _padded(right, multiple)[None, None],
-            np.ascontiguousarray(_padded(rgb, multiple).transpose(2, 0, 1))[None],
+            padded(left, multiple)[None, None],
+            padded(right, multiple)[None, None],
+            np.ascontiguousarray(padded(rgb, multiple).transpose(2, 0, 1))[None],
             self._condition(frame.lens))
         prepared = time.perf_counter()
         disparity, sigma = self.backend.infer(inputs)
@@ -156,8 +157,8 @@ class DualPixelEstimator:
         if options.parallax_axis == "y":
             disparity, sigma, energy = disparity.T, sigma.T, energy.T
         size = (frame.intrinsics.width_px, frame.intrinsics.height_px)
-        disparity, sigma, energy = (_resize(a, size) for a in (disparity, sigma, energy))
-        clipped = _resize(saturated, size) > 0.5
+        disparity, sigma, energy = (resized(a, size) for a in (disparity, sigma, energy))
+        clipped = resized(saturated, size) > 0.5
         estimate = self._to_metres(frame, disparity, sigma, energy, clipped)
         estimate.stage_ms.update(
             preprocess=1e3 * (prepared - started),
@@ -207,7 +208,7 @@ class DualPixelEstimator:
             views.append(linear)
         saturated = (np.maximum(views[0], views[1]) >= SATURATED).astype(np.float32)
         if not options.linear_input:
-            views = [_srgb_decode(v) for v in views]
+            views = [srgb_decoded(v) for v in views]
         if options.swap_views:
             views.reverse()
         return views[0], views[1], saturated
@@ -270,32 +271,6 @@ class DualPixelEstimator:
             frame_id=frame.frame_id, intrinsics=frame.intrinsics, scale_state=scale_state,
             model_id=self.model_id,
             lens_diopters=own)
-
-
-def _padded(image: NDArray[np.float32], multiple: int) -> NDArray[np.float32]:
-    """Replicate the lower and right border so that both sides are multiples of `multiple`."""
-    height, width = image.shape[:2]
-    return np.ascontiguousarray(
-        cv2.copyMakeBorder(image, 0, -height % multiple, 0, -width % multiple,
-                           cv2.BORDER_REPLICATE), dtype=np.float32)
-
-
-def _resize(image: Image, size: tuple[int, int]) -> NDArray[np.float32]:
-    if (image.shape[1], image.shape[0]) == size:
-        return np.ascontiguousarray(image, dtype=np.float32)
-    return np.asarray(cv2.resize(np.ascontiguousarray(image, dtype=np.float32), size,
-                                 interpolation=cv2.INTER_LINEAR), dtype=np.float32)
-
-
-_SRGB_STEPS = 4096
-
-
-def _srgb_decode(encoded: NDArray[np.float32]) -> NDArray[np.float32]:
-    """IEC 61966-2-1 through a table of 4096 steps."""
-    table = np.linspace(0, 1, _SRGB_STEPS, dtype=np.float32)
-    table = np.where(table <= 0.04045, table / 12.92, ((table + 0.055) / 1.055) ** 2.4)
-    index = (encoded * (_SRGB_STEPS - 1) + 0.5).astype(np.int32)
-    return table.astype(np.float32)[index]
 
 
 __all__ = ["DualPixelEstimator", "DualPixelFrame", "DualPixelOptions", "InvalidFrameError",
