@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from depth_fusion_ros.networks.alignment import align, inverse_variance, normalise_prior
 from depth_fusion_ros.networks.attention_layers import WindowAttention
-from depth_fusion_ros.networks.blocks import ConvNormAct, HeadConv
+from depth_fusion_ros.networks.blocks import ConvNormAct, HeadConv, enlarge
 
 LOG_SIGMA_RANGE = (-7.0, 3.0)
 SIGMA_FLOOR_DIOPTERS = 0.01
@@ -157,21 +157,15 @@ class AttentionFusion(nn.Module):
             m, p = layer(m, p)
         x = torch.cat([m, p], 1)
         raw = [self.heads[0](x)]
-        x = self.up_half(torch.cat([_enlarge(x, 2), half], 1))
+        x = self.up_half(torch.cat([enlarge(x, 2), half], 1))
         raw.append(self.heads[1](x))
-        x = self.up_full(torch.cat([_enlarge(x, 2), full], 1))
+        x = self.up_full(torch.cat([enlarge(x, 2), full], 1))
         raw.append(self.heads[2](x))
         results, total = [], torch.zeros((), device=x.device)
         prejudice = 2 * (2 * start - 1)  # a fresh network believes focus where it is sure
         for index, head in enumerate(raw):
-            total = total + _enlarge(head, 4 >> index)
+            total = total + enlarge(head, 4 >> index)
             share = torch.sigmoid(total[:, :1] + prejudice)
             d = share * measured + (1 - share) * aligned + total[:, 1:2]
             results.append(FusedDepth(d, total[:, 2:].clamp(*LOG_SIGMA_RANGE), share, aligned))
         return results
-
-
-def _enlarge(x: Tensor, factor: int) -> Tensor:
-    if factor == 1:
-        return x
-    return F.interpolate(x, scale_factor=float(factor), mode="bilinear", align_corners=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -87,6 +88,13 @@ def replace_prelu(module: nn.Module, slope: float = 0.1) -> None:
             setattr(module, name, nn.LeakyReLU(slope, inplace=True))
         else:
             replace_prelu(child, slope)
+
+
+def enlarge(x: Tensor, factor: int = 2) -> Tensor:
+    """Bilinear (B, C, H, W) to (B, C, factor·H, factor·W); pixels' centres keep their places."""
+    if factor == 1:
+        return x
+    return F.interpolate(x, scale_factor=float(factor), mode="bilinear", align_corners=False)
 
 
 def parameter_count(module: nn.Module) -> int:

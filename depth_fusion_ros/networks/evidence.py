@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from depth_fusion_ros.networks.blocks import enlarge
+
 LEVELS = 3
 REFINEMENTS = 2
 COARSE_WINDOW_PX = 9
@@ -66,16 +68,13 @@ def box(x: Tensor, size_px: int) -> Tensor:
     return F.avg_pool2d(rows, (1, size_px), 1, (0, half), count_include_pad=False)
 
 
-def _enlarge(x: Tensor, factor: int) -> Tensor:
-    return F.interpolate(x, scale_factor=float(factor), mode="bilinear", align_corners=False)
-
 
 def equalise(view: Tensor) -> Tensor:
     """Local relative contrast of a non-negative (B, 1, H, W) view: x / local mean − 1.
 
     The local mean (about 28 px wide) is taken on a grid of 4 px, which is eight times cheaper.
     """
-    return view / (_enlarge(box(F.avg_pool2d(view, 4), 7), 4) + 0.02) - 1
+    return view / (enlarge(box(F.avg_pool2d(view, 4), 7), 4) + 0.02) - 1
 
 
 def shift(image: Tensor, offset_px: Tensor) -> Tensor:
@@ -111,17 +110,17 @@ def _coarse_to_fine(left: Tensor, right: Tensor) -> Tensor:
     disparity = torch.zeros_like(pyramid[-1][0])
     for level in range(LEVELS - 1, 0, -1):
         if level < LEVELS - 1:
-            disparity = 2 * _enlarge(disparity, 2)
+            disparity = 2 * enlarge(disparity, 2)
         for _ in range(REFINEMENTS):
             g, t = _terms(*pyramid[level], disparity)
             energy = box(g * g, COARSE_WINDOW_PX)
             step = -box(g * t, COARSE_WINDOW_PX) / (energy + 1e-4)
             disparity = box(disparity + step.clamp(-1.0, 1.0), 5)
-    disparity = 2 * _enlarge(disparity, 2)
+    disparity = 2 * enlarge(disparity, 2)
     g, t = _terms(left, right, disparity)
     moments = box(F.avg_pool2d(torch.cat([g * g, g * t], 1), 2), 5)
     step = -moments[:, 1:] / (moments[:, :1] + 1e-4)
-    return disparity + _enlarge(box(step.clamp(-1.0, 1.0), 3), 2)
+    return disparity + enlarge(box(step.clamp(-1.0, 1.0), 3), 2)
 
 
 def dual_pixel_evidence(left: Tensor, right: Tensor) -> Evidence:
@@ -142,8 +141,8 @@ def dual_pixel_evidence(left: Tensor, right: Tensor) -> Evidence:
                                       left, right], 1), 2)
     sums, views = moments[:, :4], moments[:, 4:]
     coarse = F.avg_pool2d(sums, 4)
-    windows = [box(sums, 3), box(sums, 7), box(sums, 15), _enlarge(box(coarse, 7), 4),
-               _enlarge(box(coarse, 15), 4)]
+    windows = [box(sums, 3), box(sums, 7), box(sums, 15), enlarge(box(coarse, 7), 4),
+               enlarge(box(coarse, 15), 4)]
     # The floor only keeps 0/0 away; it is far below noise, so nothing is shrunk.
     disparities = [(w[:, 1:2] + ENERGY_FLOOR * w[:, 3:]) / (w[:, :1] + ENERGY_FLOOR)
                    for w in windows]

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from depth_fusion_ros.networks.aggregation import GROUPS, EdgeAwareAggregation
-from depth_fusion_ros.networks.blocks import ConvNormAct, HeadConv, InvertedResidual
+from depth_fusion_ros.networks.blocks import ConvNormAct, HeadConv, InvertedResidual, enlarge
 from depth_fusion_ros.networks.focus_evidence import WINDOWS_CELLS, FocusEvidence
 
 CHANNELS = (24, 32, 48)
@@ -77,8 +77,8 @@ class FocusChoice(nn.Module):
             torch.log(sigmas + LEAST_SHARE) / 2 + 1, (place[:, :1] - place[:, 2:3]) * 4], 1))
         fine = self.fine(x)
         middle = self.down(fine)
-        x = self.up_middle(torch.cat([_twice(self.bottom(middle)), middle], 1))
-        x = self.up_fine(torch.cat([_twice(x), fine], 1))
+        x = self.up_middle(torch.cat([enlarge(self.bottom(middle)), middle], 1))
+        x = self.up_fine(torch.cat([enlarge(x), fine], 1))
         share, moment = evidence.moments.split(1, 1)
         votes, energies, _, _ = self.gather(
             x, torch.cat([share, (moment - low * share) / whole], 1), place[:, :1].detach())
@@ -90,7 +90,7 @@ class FocusChoice(nn.Module):
         spread = (weight * (claimed**2 + (every - chosen) ** 2)).sum(1, keepdim=True)
         log_sigma = 0.5 * torch.log(spread) + raw[:, -1:] + torch.log(whole)
         chosen = low + whole * (chosen + 0.1 * raw[:, -2:-1])
-        return _twice(chosen), torch.exp(_twice(log_sigma).clamp(*LOG_SIGMA_RANGE))
+        return enlarge(chosen), torch.exp(enlarge(log_sigma).clamp(*LOG_SIGMA_RANGE))
 
 
 def _sharp_image(stack: Tensor, evidence: FocusEvidence) -> Tensor:
@@ -100,7 +100,3 @@ def _sharp_image(stack: Tensor, evidence: FocusEvidence) -> Tensor:
     small = F.avg_pool2d(stack.flatten(0, 1), 2).unflatten(0, (batch, count))
     image: Tensor = (weight * small).sum(1)
     return image
-
-
-def _twice(x: Tensor) -> Tensor:
-    return F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)

@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from depth_fusion_ros.networks.blocks import ConvNormAct, HeadConv, InvertedResidual
+from depth_fusion_ros.networks.blocks import ConvNormAct, HeadConv, InvertedResidual, enlarge
 from depth_fusion_ros.networks.evidence import box
 from depth_fusion_ros.networks.focus_choice import FocusChoice
 from depth_fusion_ros.networks.focus_evidence import focus_evidence, ring_energy
@@ -179,7 +179,7 @@ class FocusVolume(nn.Module):
                 before, after = neighbours(feature, count)
                 gathered += [feature - before, feature - after]
             if above is not None:
-                gathered.append(_twice(above))
+                gathered.append(enlarge(above))
             if evidence is not None:
                 shrink = evidence.relative.shape[-1] // feature.shape[-1]
                 gathered.append(F.avg_pool2d(evidence.relative, shrink) / 2 + 0.5)
@@ -189,10 +189,10 @@ class FocusVolume(nn.Module):
                 x = layer(x, count)
             above = x
             own = head(x).unflatten(0, (batch, count)).squeeze(2)
-            cost = own if cost is None else own + _twice(cost)
+            cost = own if cost is None else own + enlarge(cost)
             pairs.append(_moments(torch.softmax(cost, 1), focus_diopters))
         assert cost is not None
-        probability = torch.softmax(_twice(cost), 1)
+        probability = torch.softmax(enlarge(cost), 1)
         if self.choice is None or evidence is None:
             return FocusVolumeOutput(*_moments(probability, focus_diopters), pairs, probability)
         views = x.unflatten(0, (batch, count))
@@ -215,7 +215,3 @@ def _moments(probability: Tensor, focus: Tensor) -> tuple[Tensor, Tensor]:
     mean = (probability * f).sum(1, keepdim=True)
     variance = (probability * (f - mean) ** 2).sum(1, keepdim=True)
     return mean, torch.sqrt(variance + SIGMA_FLOOR_DIOPTERS**2)
-
-
-def _twice(x: Tensor) -> Tensor:
-    return F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
