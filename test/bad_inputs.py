@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import array
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,6 +84,18 @@ def zeroed_info(*topics: str) -> Callable[[dict[str, Any]], None]:
     return damage
 
 
+def absurd_info(*topics: str) -> Callable[[dict[str, Any]], None]:
+    """Publish a camera_info in millimetres instead of pixels: no camera has such rays."""
+
+    def damage(messages: dict[str, Any]) -> None:
+        for topic in topics:
+            info = deepcopy(messages[topic])
+            info.p[0] = info.p[5] = info.k[0] = info.k[4] = 0.5
+            messages[topic] = info
+
+    return damage
+
+
 def _nan_hole(shape: tuple[int, int]) -> Any:
     image = np.random.default_rng(0).random(shape, np.float32) * 50000
     image[5:9, 5:9] = np.nan
@@ -130,6 +143,8 @@ BAD_INPUTS = (
     BadInput("dp camera_info all zeros", "dropped.camera_info_zero", zeroed_info(DP_INFO)),
     BadInput("camera_info of another size", "dropped.camera_info_size",
              field(RGB_INFO, width=640, height=480)),
+    BadInput("rgb camera_info with a focal length of half a pixel", "dropped.camera_info_absurd",
+             absurd_info(RGB_INFO)),
     BadInput("f-number -2", "dropped.lens_state_invalid", field(LENS_STATE, f_number=-2.0)),
     BadInput("focus infinite in dioptres", "dropped.lens_state_invalid",
              field(LENS_STATE, focus_diopters=float("inf"))),

@@ -56,7 +56,7 @@ def test_it_is_the_estimator_of_shape_from_focus_on_a_coarser_grid() -> None:
     assert float(np.median(np.abs(ours - theirs)[MIDDLE, MIDDLE])) < GAP / 20
 
 
-def test_a_mean_of_the_claimed_sigma_is_not_exceeded_by_most_errors() -> None:
+def test_two_thirds_of_the_errors_stay_within_the_claimed_sigma() -> None:
     evidence = focus_evidence(wall(1.63, noise=0.01), positions())
     error = (evidence.diopters - 1.63).abs()[..., MIDDLE, MIDDLE]
     sigma = evidence.sigma_diopters[..., MIDDLE, MIDDLE]

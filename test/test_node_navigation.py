@@ -111,21 +111,25 @@ def test_clouds_come_at_most_so_often_by_their_stamps():
         assert len(bench.received[OBSTACLES]) == len(bench.received[CLEARING]) == 3
 
 
-def test_a_frame_in_which_nothing_was_measured_gives_no_clouds_so_that_a_costmap_goes_stale():
-    with Bench() as bench, bench.node("cloud.max_rate_hz:=0.0", "depth.max_sigma_ratio:=0.01"):
+def test_a_frame_in_which_nothing_was_measured_gives_no_clouds_and_no_scan():
+    """So that a costmap goes stale and stops the robot."""
+    with Bench() as bench, bench.node("cloud.max_rate_hz:=0.0", "depth.max_sigma_ratio:=0.01",
+                                      "scan.enable:=true"):
         camera = bench.camera()
         for _ in range(3):
             stamp_ns = camera.send()
             depth = image_to_array(bench.wait_for(DEPTH, stamp_ns), DEPTH, ("32FC1",))
             assert not np.isfinite(depth).any()
             bench.wait_for(REPORT, stamp_ns)
-        assert not bench.received[OBSTACLES] and not bench.received[CLEARING]
+        assert not any(bench.received[topic] for topic in (OBSTACLES, CLEARING, SCAN))
         bench.counters()
-        assert int(bench.diagnostics["depth quality"][2]["clouds.blind"]) >= 3
+        values = bench.diagnostics["depth quality"][2]
+        assert min(int(values[name]) for name in ("clouds.blind", "clouds.scan_blind")) >= 3
         assert bench.set_parameters(cloud__silent_when_blind=False)[0]
         stamp_ns = camera.send()
         assert bench.wait_for(OBSTACLES, stamp_ns).width == 0
         assert bench.wait_for(CLEARING, stamp_ns).width == 0
+        assert np.isnan(bench.wait_for(SCAN, stamp_ns).ranges).all()
 
 
 def test_a_robot_frame_is_refused_where_tf2_is_not_installed():

@@ -137,6 +137,9 @@ def test_useless_calibrations_are_refused():
     assert cause_of(camera_info_to_intrinsics, info, "t", 640, 480) == "camera_info_size"
     info.p[0] = info.k[0] = NAN
     assert cause_of(camera_info_to_intrinsics, info, "t", 320, 240) == "camera_info_zero"
+    for absurd_px in (0.5, 2e6):
+        info.p[0] = info.k[0] = absurd_px
+        assert cause_of(camera_info_to_intrinsics, info, "t", 320, 240) == "camera_info_absurd"
 
 
 def test_millimetres_are_zero_wherever_there_is_no_honest_number():

@@ -24,7 +24,8 @@ LEAST_HALF_WIDTH_PX = 4
 ANCHOR_ROWS = (
     Parameter("anchor.enable", False, "Use known distances on `anchor/range` (sensor_msgs/Range) "
               "to correct a lens whose dioptres are not calibrated: one fixes the offset, two that "
-              "differ the scale too. Depth is then metric (ANCHORED)."),
+              "differ the scale too. The sensor looks along the optical axis; its "
+              "distances count as depths. Depth is then metric (ANCHORED)."),
     Parameter("anchor.roi", "", "Where in the depth image the range sensor looks: x, y, width, "
               "height in px; empty = the cone of the Range message around the principal point.",
               unit="px", pattern=r"(\d+ *, *\d+ *, *[1-9]\d* *, *[1-9]\d*)?", dynamic=True),

@@ -23,6 +23,7 @@ from sensor_msgs.msg import CameraInfo, Image, RegionOfInterest
 from std_msgs.msg import Header
 
 from depth_fusion_ros.estimation.estimate import Intrinsics
+from depth_fusion_ros.navigation.rays import ray_grid
 from depth_fusion_ros.ros import compat
 
 ENCODINGS: dict[str, tuple[str, int]] = {
@@ -171,7 +172,8 @@ def camera_info_to_intrinsics(info: CameraInfo, topic: str, width_px: int, heigh
         width_px, height_px: size of the image message.
 
     Raises:
-        InputError: camera_info_zero (all-zero or non-finite calibration) or camera_info_size.
+        InputError: camera_info_zero (all-zero or non-finite calibration), camera_info_size, or
+            camera_info_absurd (no camera has such rays).
     """
     p, k = info.p, info.k
     fx, fy, cx, cy = (p[0], p[5], p[2], p[6]) if p[0] > 0 else (k[0], k[4], k[2], k[5])
@@ -192,7 +194,7 @@ def camera_info_to_intrinsics(info: CameraInfo, topic: str, width_px: int, heigh
             f"but the image has {width_px}x{height_px}: must be equal; fix the calibration file, "
             "binning_x/binning_y or roi",
         )
-    return Intrinsics(
+    found = Intrinsics(
         fx / bin_x,
         fy / bin_y,
         (cx - roi.x_offset + 0.5) / bin_x - 0.5,
@@ -200,6 +202,11 @@ def camera_info_to_intrinsics(info: CameraInfo, topic: str, width_px: int, heigh
         width_px,
         height_px,
     )
+    try:
+        ray_grid(found)
+    except ValueError as error:
+        raise InputError("camera_info_absurd", topic, f"{error}; check the unit (px)") from None
+    return found
 
 
 # -- out ------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from array import array
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 from sensor_msgs.msg import LaserScan, PointCloud2, PointField
 from std_msgs.msg import Header
 
@@ -61,7 +62,11 @@ class NavigationOutputs:
     def __init__(self, frame_change: FrameChange | None, warn: Callable[[str, str], None]) -> None:
         self._frame_change, self._warn = frame_change, warn
         self._last_ns: int | None = None
-        self.facts: dict[str, Any] = {"without_transform": 0, "blind": 0}
+        # All keys from the start: diagnostics read them in another thread, and a dict must not
+        # grow while it is read.
+        self.facts: dict[str, Any] = {
+            "without_transform": 0, "blind": 0, "obstacle_points": 0, "obstacle_voxel_m": None,
+            "obstacle_points_thinned": 0, "clearing_rays": 0, "scan_blind": 0}
 
     def publish(self, estimate: DepthEstimate, header: Header, values: Mapping[str, Any],
                 send: Send, listened: Callable[[str], bool]) -> None:
@@ -79,10 +84,15 @@ class NavigationOutputs:
             return
         arrays = (estimate.depth_m, estimate.sigma_m, estimate.provenance, estimate.intrinsics)
         if SCAN in wanted:
-            level = level_from_optical(values)
-            send(SCAN, lambda: scan_message(
-                level_scan(*arrays, level, scan_options(values)),
-                Header(stamp=header.stamp, frame_id=values["scan.frame_id"])))
+            scan = level_scan(*arrays, level_from_optical(values), scan_options(values))
+            if values["cloud.silent_when_blind"] and np.isnan(scan.ranges_m).all():
+                self.facts["scan_blind"] += 1
+                self._warn("scan_blind", "no direction of the scan was measured: it is not "
+                           "published, so that the costmap goes stale; see provenance for the "
+                           "cause")
+            else:
+                send(SCAN, lambda: scan_message(
+                    scan, Header(stamp=header.stamp, frame_id=values["scan.frame_id"])))
         if wanted <= {SCAN}:
             return
         options = cloud_options(values)

@@ -32,8 +32,9 @@ NAVIGATION_ROWS = (
     Parameter("cloud.use_prior_only", False, "Depths that rest on a prior alone mark too; they "
               "never clear.", dynamic=True),
     Parameter("cloud.silent_when_blind", True, "Publish no cloud for a frame in which nothing was "
-              "measured, so that a costmap with expected_update_rate goes stale and stops the "
-              "robot; false = publish empty clouds.", dynamic=True),
+              "measured, and no scan without one measured direction, so that a costmap with "
+              "expected_update_rate goes stale and stops the robot; false = publish empty clouds "
+              "and a scan of NaN.", dynamic=True),
     Parameter("cloud.frame", "", "Robot frame of the clouds, through tf2; empty = the optical "
               "frame of the depth image. With a frame, set sensor_frame of Nav2's sources to the "
               "optical frame: rays start at the sensor, not at the robot's origin."),
