@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from depth_fusion_ros.estimation.backends import NetworkInput, load_backend
 from depth_fusion_ros.estimation.dual_pixel import (
@@ -22,6 +23,8 @@ from depth_fusion_ros.estimation.postprocess import (
     noise_energy,
     texture_energy,
 )
+from depth_fusion_ros.estimation.scale_anchor import AnchorFit
+from depth_fusion_ros.networks.convention import lens_condition
 from depth_fusion_ros.optics.gain_field import FieldPolynomial
 from depth_fusion_ros.optics.thin_lens import ThinLens
 
@@ -93,6 +96,73 @@ def test_a_lens_with_fields_is_followed_pixel_by_pixel_on_the_grid_of_the_image(
     assert np.abs(middle - 1).max() < 0.05, "the field belongs to the image, not to a grid"
 
 
+@pytest.mark.parametrize(("height", "width"), [(120, 160), (119, 157)])
+@pytest.mark.parametrize("axis", ["x", "y"])
+def test_at_half_resolution_metres_and_grid_stay(
+    frame: DualPixelFrame, height: int, width: int, axis: str
+) -> None:
+    lens = frame.lens
+    assert lens is not None
+    wanted_m = np.linspace(0.8, 1.6, width)[None].repeat(height, 0)
+    d = lens.disparity_px(wanted_m)
+
+    class Halved(FixedBackend):
+        def infer(self, inputs: NetworkInput) -> tuple[np.ndarray, np.ndarray]:
+            """Disparity in pixels of the reduced views: half of it, on every second pixel."""
+            half = np.pad(d, ((0, height % 2), (0, width % 2)), "edge")
+            half = half.reshape(-(-height // 2), 2, -1, 2).mean((1, 3)) / 2
+            self.disparity = (half.T if axis == "y" else half).astype(np.float32)
+            return super().infer(inputs)
+
+    backend = Halved(d)
+    estimator = DualPixelEstimator(backend, DualPixelOptions(
+        max_sigma_ratio=np.inf, edge_filter_px=0, inference_divisor=2, parallax_axis=axis))
+    views = [view[:height, :width] for view in (frame.left, frame.right)]
+    estimate = estimator.estimate(replace(
+        frame, left=views[0], right=views[1], rgb=None,
+        intrinsics=frame.intrinsics.resized(width, height)))
+    assert estimate.depth_m.shape == (height, width)
+    assert np.abs(estimate.depth_m / wanted_m - 1)[2:-2, 2:-2].max() < 0.002
+    assert backend.seen is not None
+    assert max(backend.seen.left.shape[2:]) == max(-(-height // 2), -(-width // 2)) + (
+        -max(-(-height // 2), -(-width // 2)) % backend.input_multiple_px)
+    full = FixedBackend(d)
+    DualPixelEstimator(full, DualPixelOptions()).estimate(frame)
+    gain_of = {True: lens.disparity_gain_px_m / 2, False: lens.disparity_gain_px_m}
+    for seen, halved in ((backend.seen, True), (full.seen, False)):
+        condition = lens_condition(*(torch.tensor([value], dtype=torch.float32) for value in (
+            lens.kappa, gain_of[halved], lens.focus_diopters)))
+        assert seen is not None and np.allclose(seen.condition, condition.numpy())
+
+
+def test_a_view_that_is_too_small_to_be_halved_is_seen_whole(frame: DualPixelFrame) -> None:
+    backend = FixedBackend(np.zeros((40, 50)))
+    DualPixelEstimator(backend, DualPixelOptions(inference_divisor=2)).estimate(replace(
+        frame, left=frame.left[:40, :50], right=frame.right[:40, :50], rgb=None,
+        intrinsics=frame.intrinsics.resized(50, 40)))
+    assert backend.seen is not None and backend.seen.left.shape[2] == 40
+
+
+@pytest.mark.parametrize("state", [ScaleState.NOMINAL, ScaleState.RELATIVE])
+def test_an_anchor_turns_a_wrong_lens_into_true_metres(
+    frame: DualPixelFrame, state: ScaleState
+) -> None:
+    lens = frame.lens
+    assert lens is not None
+    wanted_m = np.linspace(0.4, 4.0, 160)[None].repeat(120, 0)
+    seen = 0.8 / wanted_m + 0.3  # what the lens says of everything, dioptres
+    disparity = lens.disparity_gain_px_m * (lens.focus_diopters - seen)
+    anchor = AnchorFit(1 / 0.8, -0.3 / 0.8, 0.02, observations=8, fixes_scale=True)
+    estimator = DualPixelEstimator(FixedBackend(disparity),
+                                   DualPixelOptions(max_sigma_ratio=np.inf, edge_filter_px=0))
+    estimate = estimator.estimate(replace(frame, scale_state=state, anchor=anchor))
+    assert estimate.scale_state is ScaleState.ANCHORED
+    assert np.allclose(estimate.depth_m, wanted_m, rtol=1e-4)
+    gain = 0.8 * lens.disparity_gain_px_m
+    assert np.allclose(estimate.sigma_m, wanted_m**2 * np.hypot(0.01 / gain, 0.02), rtol=1e-3)
+    assert np.allclose(estimate.lens_diopters, seen, rtol=1e-4), "as before any anchor"
+
+
 def test_the_network_is_told_the_mean_gain_and_focus_of_a_lens_with_fields(
     frame: DualPixelFrame,
 ) -> None:
@@ -123,15 +193,16 @@ def test_too_far_too_near_and_too_unsure_are_inf_minus_inf_and_nan(frame: DualPi
     assert np.allclose(estimate.depth_m[80:], 1.0, rtol=1e-4)
     assert np.isnan(estimate.sigma_m[:80]).all()
     seen = FixedBackend(lens.disparity_px(np.full((120, 160), 1.0)))
-    plain = DualPixelEstimator(seen, options).estimate(frame).provenance[:80]
+    plain = DualPixelEstimator(seen, options).estimate(frame).provenance
     measured = plain == Provenance.MEASURED
-    assert measured.mean() > 0.3
-    assert (estimate.provenance[:80][measured] == Provenance.OUT_OF_RANGE).all()
-    assert (estimate.provenance[:80][~measured] == plain[~measured]).all()
+    assert measured[:80].mean() > 0.3 and 0.3 < measured[80:].mean() < 1
+    expected = np.where(measured, Provenance.OUT_OF_RANGE, plain)
+    assert np.array_equal(estimate.provenance[:80], expected[:80])
     backend.sigma = 10 * lens.disparity_gain_px_m
     unsure = DualPixelEstimator(backend, options).estimate(frame)
     assert np.isnan(unsure.depth_m[80:]).all()
-    assert (unsure.provenance[80:] == Provenance.NONE).all()
+    expected = np.where(measured, Provenance.NONE, plain)
+    assert np.array_equal(unsure.provenance[80:], expected[80:]), "a blank wall stays the cause"
     assert not (unsure.depth_m == 0).any()
 
 

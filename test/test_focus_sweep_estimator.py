@@ -19,6 +19,7 @@ from depth_fusion_ros.estimation.focus_sweep import (
     SweepFrame,
 )
 from depth_fusion_ros.estimation.model_card import ModelError
+from depth_fusion_ros.estimation.scale_anchor import AnchorFit
 from depth_fusion_ros.estimation.sweep_backends import (
     ClosedFormSweepBackend,
     SweepInput,
@@ -105,6 +106,40 @@ def test_an_uncertain_focus_widens_sigma() -> None:
     unsure = estimator().estimate(SweepFrame(made, focus_sigma_diopters=0.1)).sigma_m
     wider = np.sqrt(sure**2 + (0.1 * truth_m() ** 2) ** 2)[AWAY]
     assert np.nanmedian(unsure[AWAY] / wider) == pytest.approx(1, abs=0.05)
+
+
+@pytest.mark.parametrize("breathing", [0.0, 0.03])
+def test_at_half_resolution_metres_labels_and_grid_stay(breathing: float) -> None:
+    images = [magnified(image, float(breathing_scale(position, FOCUS[0], breathing)))
+              for image, position in zip(stack(blank_right=True), FOCUS)] if breathing else stack(
+                  blank_right=True)
+    frame = SweepFrame(sweep(images))
+    whole, half = (estimator(breathing_per_diopter=breathing, inference_divisor=divisor)
+                   .estimate(frame) for divisor in (1, 2))
+    assert half.depth_m.shape == whole.depth_m.shape and half.intrinsics == whole.intrinsics
+    left = (slice(8, -8), slice(10, WIDTH // 2 - 14))
+    ratio = half.depth_m[left] / truth_m()[left]
+    assert np.nanmedian(np.abs(ratio - 1)) < 0.06 and np.isfinite(ratio).mean() > 0.9
+    assert (half.provenance[left] == Provenance.MEASURED).mean() > 0.9
+    right = (slice(8, -8), slice(WIDTH // 2 + 20, WIDTH - 8))
+    assert (half.provenance[right] == Provenance.MEASURED).mean() < 0.05
+
+
+@pytest.mark.parametrize("state", [ScaleState.NOMINAL, ScaleState.RELATIVE])
+def test_an_anchor_turns_the_dioptres_of_a_wrong_lens_into_the_true_metres(
+        state: ScaleState) -> None:
+    said = tuple(0.8 * position + 0.3 for position in FOCUS)  # what the lens reports
+    anchor = AnchorFit(1 / 0.8, -0.3 / 0.8, 0.01, observations=8, fixes_scale=True)
+    made = sweep(stack(), said)
+    wrong = estimator().estimate(SweepFrame(made, ScaleState.NOMINAL))
+    assert abs_rel(wrong) > 0.1
+    estimate = estimator().estimate(SweepFrame(made, state, anchor=anchor))
+    assert abs_rel(estimate) < 0.05 and estimate.scale_state is ScaleState.ANCHORED
+    assert np.array_equal(estimate.lens_diopters, wrong.lens_diopters), "as before any anchor"
+    unsure = replace(anchor, sigma_diopters=0.1)
+    wider = estimator().estimate(SweepFrame(made, state, anchor=unsure)).sigma_m
+    expected = np.sqrt(estimate.sigma_m**2 + (0.1 * truth_m() ** 2) ** 2)
+    assert np.nanmedian((wider / expected)[AWAY]) == pytest.approx(1, abs=0.05)
 
 
 def magnified(image: NDArray[np.uint8], scale: float) -> NDArray[np.uint8]:

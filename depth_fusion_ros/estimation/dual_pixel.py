@@ -18,7 +18,13 @@ from depth_fusion_ros.estimation.estimate import (
     Provenance,
     ScaleState,
 )
-from depth_fusion_ros.estimation.pixels import padded, resized, srgb_decoded
+from depth_fusion_ros.estimation.pixels import (
+    enlarged,
+    padded,
+    reduced,
+    resized,
+    srgb_decoded,
+)
 from depth_fusion_ros.estimation.postprocess import (
     flying_pixels,
     label_provenance,
@@ -83,6 +89,8 @@ class DualPixelOptions:
         linear_input: False where the views are sRGB-encoded.
         swap_views: exchange left and right (cameras with the opposite sign).
         parallax_axis: "x" or "y", the direction in which the views are shifted.
+        inference_divisor: 2 = the network sees half the columns and rows, for a machine that is
+            too slow; depth keeps its grid.
     """
 
     min_depth_m: float = 0.15
@@ -94,6 +102,7 @@ class DualPixelOptions:
     linear_input: bool = True
     swap_views: bool = False
     parallax_axis: str = "x"
+    inference_divisor: int = 1
 
     def __post_init__(self) -> None:
         if not 0 < self.min_depth_m < self.max_depth_m:
@@ -101,6 +110,8 @@ class DualPixelOptions:
                              "0 < min < max; set depth.min_m and depth.max_m")
         if self.parallax_axis not in ("x", "y"):
             raise ValueError(f"parallax_axis = {self.parallax_axis!r}: use 'x' or 'y'")
+        if self.inference_divisor not in (1, 2, 4):
+            raise ValueError(f"inference_divisor = {self.inference_divisor!r}: must be 1, 2 or 4")
 
 
 class DualPixelEstimator:
@@ -142,17 +153,23 @@ class DualPixelEstimator:
         if options.parallax_axis == "y":
             left, right, rgb = left.T, right.T, rgb.transpose(1, 0, 2)
         height, width = left.shape
-        multiple = self.backend.input_multiple_px
+        multiple, divisor = self.backend.input_multiple_px, options.inference_divisor
+        if min(height, width) < divisor * MIN_SIDE_PX:
+            divisor = 1
+        seen = [padded(view, multiple) for view in (
+            np.sqrt(reduced(left, divisor)), np.sqrt(reduced(right, divisor)),
+            reduced(rgb, divisor))]
         left, right = np.sqrt(left), np.sqrt(right)
         inputs = NetworkInput(
-            padded(left, multiple)[None, None],
-            padded(right, multiple)[None, None],
-            np.ascontiguousarray(padded(rgb, multiple).transpose(2, 0, 1))[None],
-            self._condition(frame.lens))
+            seen[0][None, None], seen[1][None, None],
+            np.ascontiguousarray(seen[2].transpose(2, 0, 1))[None],
+            self._condition(frame.lens, divisor))
         prepared = time.perf_counter()
-        disparity, sigma = self.backend.infer(inputs)
+        found = self.backend.infer(inputs)
         inferred = time.perf_counter()
-        disparity, sigma = disparity[:height, :width], sigma[:height, :width]
+        disparity, sigma = (
+            divisor * enlarged(values[:-(-height // divisor), :-(-width // divisor)], divisor,
+                               (width, height)) for values in found)
         energy = texture_energy(left, right) - noise_energy(left, right)
         if options.parallax_axis == "y":
             disparity, sigma, energy = disparity.T, sigma.T, energy.T
@@ -228,12 +245,13 @@ class DualPixelEstimator:
         return rgb.astype(np.float32) * np.float32(1 / 255)
 
     @staticmethod
-    def _condition(lens: ThinLens | None) -> NDArray[np.float32]:
+    def _condition(lens: ThinLens | None, divisor: int = 1) -> NDArray[np.float32]:
+        """Lens condition of the network, whose pixels are `divisor` pixels of the views."""
         if lens is None:
             return np.zeros((1, CONDITION_CHANNELS), np.float32)
         lens = lens.field_mean()
         values = [torch.tensor([v], dtype=torch.float32) for v in (
-            lens.kappa, lens.disparity_gain_px_m, lens.focus_diopters)]
+            lens.kappa, lens.disparity_gain_px_m / divisor, lens.focus_diopters)]
         return np.asarray(lens_condition(*values).numpy(), dtype=np.float32)
 
     def _to_metres(self, frame: DualPixelFrame, disparity: NDArray[np.float32],

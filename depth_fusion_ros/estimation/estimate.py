@@ -14,7 +14,7 @@ __all__ = ["DepthEstimate", "Intrinsics", "Provenance", "ScaleState", "SweepFact
 
 
 class Provenance(IntEnum):
-    """Where a pixel's depth comes from (labels of the `provenance` topic)."""
+    """Where a pixel's depth comes from, or why it has none (labels of the `provenance` topic)."""
 
     NONE = 0
     MEASURED = 1

@@ -25,6 +25,7 @@ from depth_fusion_ros.estimation.estimate import (
     ScaleState,
     SweepFacts,
 )
+from depth_fusion_ros.estimation.pixels import enlarged, reduced
 from depth_fusion_ros.estimation.postprocess import flying_pixels
 from depth_fusion_ros.estimation.scale_anchor import AnchorFit
 from depth_fusion_ros.estimation.sweep_alignment import AlignedSweep, align_sweep
@@ -67,6 +68,7 @@ class FocusSweepOptions:
         breathing_reference_diopters: focus at which the slices' common focal length holds.
         align: False = the camera is known to stand still: drift is neither measured nor undone.
         warn_px, reject_px: drift from which it is mentioned, and from which there is no depth.
+        inference_divisor: as of `DualPixelOptions`.
     """
 
     min_depth_m: float = 0.15
@@ -78,6 +80,7 @@ class FocusSweepOptions:
     align: bool = True
     warn_px: float = 2.0
     reject_px: float = 12.0
+    inference_divisor: int = 1
 
 
 class FocusSweepEstimator:
@@ -125,7 +128,8 @@ class FocusSweepEstimator:
         focus = np.asarray(frame.sweep.focus_diopters, np.float32)
         prediction, seen = None, None
         if not aligned.rejected:
-            seen = _Seen(aligned, np.stack([item.image.image for item in slices]), focus)
+            seen = _Seen(aligned, np.stack([item.image.image for item in slices]), focus,
+                         self.options.inference_divisor)
             prediction = seen.placed(self.backend.infer(seen.inputs))
         picture = slices[newest].image.image if prediction is None else prediction.picture
         inferred = time.perf_counter()
@@ -191,7 +195,9 @@ class FocusSweepEstimator:
         sigma_m[~np.isfinite(depth)] = np.nan
         # What is guessed to be far keeps its label: free space is only what was seen to be free.
         labels[np.isinf(depth) & _measured(labels)] = Provenance.OUT_OF_RANGE
-        labels[np.isnan(depth)] = Provenance.NONE
+        unknown = np.isnan(depth)
+        labels[unknown & (labels == Provenance.PRIOR_ONLY)] = Provenance.TEXTURELESS
+        labels[unknown & _measured(labels)] = Provenance.NONE
         if not scale_state.is_metric:
             depth, sigma_m = np.full_like(depth, np.nan), np.full_like(depth, np.nan)
         return replace(estimate, depth_m=depth, sigma_m=sigma_m, provenance=labels,
@@ -203,11 +209,11 @@ class _Seen:
     """The part of the image that all slices show, which is a rectangle.
 
     The engine never sees the rest: where one slice ends, the remaining ones look sharper, and
-    what is filled or smoothed would carry that inwards.
+    what is filled or smoothed would carry that inwards. `divisor`: it sees the rectangle reduced.
     """
 
     def __init__(self, aligned: AlignedSweep, unaligned: NDArray[np.uint8],
-                 focus: NDArray[np.float32]) -> None:
+                 focus: NDArray[np.float32], divisor: int = 1) -> None:
         rows, columns = (np.flatnonzero(aligned.valid_mask.any(axis)) for axis in (1, 0))
         if min(len(rows), len(columns)) < MIN_SIDE_PX:
             raise InvalidFrameError("no_overlap", (
@@ -216,18 +222,35 @@ class _Seen:
         self._inside = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
         self._whole = aligned.images[aligned.reference_index]
         self.hidden = ~aligned.valid_mask
-        maps = aligned.maps.copy()
-        maps[:, :, 2] = aligned.maps @ np.array([columns[0], rows[0], 1.0])
-        stack = np.ascontiguousarray(aligned.images[(slice(None), *self._inside)])
-        self.inputs = SweepInput(stack, focus, (unaligned, maps))
+        self._size = len(columns), len(rows)
+        self._divisor = divisor if min(self._size) >= divisor * MIN_SIDE_PX else 1
+        self._stack = np.ascontiguousarray(aligned.images[(slice(None), *self._inside)])
+        self.inputs = SweepInput(
+            self._reduced(self._stack), focus,
+            (self._reduced(unaligned), self._reduced_maps(aligned.maps, columns[0], rows[0])))
+
+    def _reduced(self, stack: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        return np.stack([reduced(image, self._divisor) for image in stack])
+
+    def _reduced_maps(self, maps: NDArray[np.float64], column: int, row: int
+                      ) -> NDArray[np.float64]:
+        """Maps from the reduced rectangle to the reduced slices as they came."""
+        found, shift = maps.copy(), (self._divisor - 1) / 2  # middle of a square of pixels
+        found[:, :, 2] = (maps @ np.array([column + shift, row + shift, 1.0]) - shift
+                          ) / self._divisor
+        return found
+
+    def _enlarged(self, values: NDArray[Any]) -> NDArray[np.float32]:
+        return enlarged(values, self._divisor, self._size)
 
     def placed(self, found: SweepPrediction) -> SweepPrediction:
         """A prediction for `inputs` on the whole image, NaN outside."""
         picture = self._whole.copy()
-        picture[self._inside] = found.picture
-        return SweepPrediction(self._on_whole(found.diopters, np.nan),
-                               self._on_whole(found.sigma_diopters, np.nan),
-                               self._on_whole(found.focus_share, np.nan), picture)
+        picture[self._inside] = np.asarray(self._enlarged(found.picture), np.uint8)
+        diopters, sigma, share = (
+            self._on_whole(self._enlarged(values), np.nan) for values in (
+                found.diopters, found.sigma_diopters, found.focus_share))
+        return SweepPrediction(diopters, sigma, share, picture)
 
     def labels(self, prediction: SweepPrediction, has_prior: bool) -> NDArray[np.uint8]:
         """Where each pixel's depth comes from, before what has none is known.
@@ -235,8 +258,8 @@ class _Seen:
         Whether focus can be told at all is judged without learning, by whether any slice stands
         out in sharpness: what a network says of its own sources is not asked.
         """
-        stack, focus = self.inputs.stack, self.inputs.focus_diopters
-        measured, _ = self.inputs.measured
+        focus = self.inputs.focus_diopters
+        measured = self._enlarged(self.inputs.measured[0])
         said = prediction.diopters[self._inside]
         labels = np.full(measured.shape,
                          Provenance.FUSED if has_prior else Provenance.MEASURED, np.uint8)
@@ -247,7 +270,7 @@ class _Seen:
         blank = np.isnan(measured)
         labels[blank] = Provenance.PRIOR_ONLY if has_prior else Provenance.TEXTURELESS
         # Clipped in every slice: defocus of a light has a sharp rim that looks like texture.
-        labels[(stack.max(3) >= SATURATED).all(0)] = Provenance.SATURATED
+        labels[(self._stack.max(3) >= SATURATED).all(0)] = Provenance.SATURATED
         return self._on_whole(labels, Provenance.NONE)
 
     def _on_whole(self, values: NDArray[Any], outside: float) -> NDArray[Any]:

@@ -83,18 +83,18 @@ def flying_pixels(depth_m: NDArray[np.float32], radius_px: int) -> NDArray[np.bo
 
 def label_provenance(value: NDArray[np.float32], energy: NDArray[np.float32],
                      saturated: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """Label each pixel with `Provenance`.
+    """Label each pixel with `Provenance`: where its depth comes from, or why it has none.
 
     Args:
-        value: (H, W) depth (or relative disparity): NaN → NONE, ±Inf → OUT_OF_RANGE where it was
-            measured; a blank or clipped surface that is guessed to be far keeps its label, for
-            free space is only what was seen to be free.
+        value: (H, W) depth (or relative disparity): NaN → NONE and ±Inf → OUT_OF_RANGE where it
+            was measured. A blank or clipped surface keeps its label: it is the cause where there
+            is no depth, and free space is only what was seen to be free.
         energy: (H, W) from `texture_energy`, less `noise_energy`.
         saturated: (H, W) clipped in either view.
     """
     label = np.full(value.shape, Provenance.MEASURED, np.uint8)
     label[np.isinf(value)] = Provenance.OUT_OF_RANGE
+    label[np.isnan(value)] = Provenance.NONE
     label[energy < TEXTURE_ENERGY_MIN] = Provenance.TEXTURELESS
     label[saturated] = Provenance.SATURATED
-    label[np.isnan(value)] = Provenance.NONE
     return label

@@ -168,7 +168,7 @@ class TorchSweepBackend:
         self.network = network.to(device).eval()
         self.model_id = card.model_id + (f"+{prior.name}" if prior is not None else "")
         self.has_prior = network.config.method != "none"
-        self._sigma, self._multiple = card.sigma, card.input_multiple_px
+        self.card, self._sigma, self._multiple = card, card.sigma, card.input_multiple_px
 
     def infer(self, inputs: SweepInput) -> SweepPrediction:
         """See `SweepBackend.infer`."""
