@@ -153,9 +153,12 @@ class Bench:
 
     @contextmanager
     def node(self, *parameters: str, wait_active: bool = True, module: str = "dual_pixel_depth",
-             model: str = "closed_form", remap: tuple[str, ...] = ()
-             ) -> Iterator[subprocess.Popen[str]]:
-        """Run a node of ours in a process of its own, with ``name:=value`` parameters."""
+             model: str = "closed_form", remap: tuple[str, ...] = (),
+             environment: dict[str, str] | None = None) -> Iterator[subprocess.Popen[str]]:
+        """Run a node of ours in a process of its own, with ``name:=value`` parameters.
+
+        ``environment``: variables of that process beside the usual ones.
+        """
         command = [sys.executable, "-m", f"depth_fusion_ros.nodes.{module}", "--ros-args",
                    "-r", f"__ns:={NAMESPACE}"]
         self.node_name = f"{NAMESPACE}/{module}"
@@ -163,14 +166,15 @@ class Bench:
             parameters = (f"model.path:={model}", "diagnostics.period_s:=0.1",
                           "model.warmup_iterations:=1", "model.warmup_width_px:=96",
                           "model.warmup_height_px:=64", "model.threads:=1",
-                          "input.max_age_s:=30.0", *parameters)
+                          "input.max_age_s:=30.0", "transport.self_test:=false",
+                          "budget.allow_degrade:=false", *parameters)
         for parameter in parameters:
             command += ["-p", parameter]
         for rule in remap:
             command += ["-r", rule]
-        environment = child_environment(domain_id=self.domain)
-        environment["OMP_NUM_THREADS"] = "1"
-        process = subprocess.Popen(command, env=environment, text=True,
+        variables = child_environment(domain_id=self.domain)
+        variables |= {"OMP_NUM_THREADS": "1"} | (environment or {})
+        process = subprocess.Popen(command, env=variables, text=True,
                                    stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         log: list[str] = []
         reader = threading.Thread(target=lambda: log.extend(process.stdout), daemon=True)

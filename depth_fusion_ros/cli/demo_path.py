@@ -122,6 +122,8 @@ class PathDemo(ABC):
             "depth.min_m": SCORED_MIN_M,
             "depth.max_m": SCORED_MAX_M,
             "replay.process_all": self.process_all,
+            "budget.allow_degrade": False,  # what is scored is the network, whole
+            "transport.self_test": False,
             **self.extra_parameters(bag_path),
         }
         settings = ReplaySettings(

@@ -90,7 +90,8 @@ class DualPixelDepth(DepthNode):
     def parameters_changed(self, values: Mapping[str, Any]) -> None:
         """Hand new options to the estimator; they hold from the next frame."""
         if self.estimator is not None:
-            self.estimator.options = _options(values)
+            self.estimator.options = _options(
+                values, self.overload.inference_divisor)
 
     # -- inputs ----------------------------------------------------------------
 
@@ -164,11 +165,7 @@ class DualPixelDepth(DepthNode):
         for topic in inputs.required:
             details[f"messages.{topic}"] = inputs.messages[topic]
             details[f"unsynced.{topic}"] = inputs.unsynced[topic]
-        for topic, count in subscriptions.incompatible.items():
-            details[f"incompatible_publishers.{topic}"] = count
-        for topic, count in subscriptions.lost.items():
-            details[f"lost.{topic}"] = count
-        return details
+        return details | subscriptions.details()
 
     # -- one set ----------------------------------------------------------------
 
@@ -230,7 +227,7 @@ def _needs_lens_state(values: Mapping[str, Any]) -> bool:
             or any(values[name] == 0.0 for name in numbers))
 
 
-def _options(values: Mapping[str, Any]) -> DualPixelOptions:
+def _options(values: Mapping[str, Any], inference_divisor: int = 1) -> DualPixelOptions:
     return DualPixelOptions(
         min_depth_m=values["depth.min_m"],
         max_depth_m=values["depth.max_m"],
@@ -241,6 +238,7 @@ def _options(values: Mapping[str, Any]) -> DualPixelOptions:
         linear_input=values["dp.linear_input"],
         swap_views=values["dp.swap_views"],
         parallax_axis=values["dp.parallax_axis"],
+        inference_divisor=inference_divisor,
     )
 
 

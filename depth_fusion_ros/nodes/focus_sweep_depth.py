@@ -75,7 +75,8 @@ class FocusSweepDepth(DepthNode):
     def parameters_changed(self, values: Mapping[str, Any]) -> None:
         """Hand new options on; they hold from the next slice and the next sweep."""
         if self.estimator is not None:
-            self.estimator.options = _estimator_options(values)
+            self.estimator.options = _estimator_options(
+                values, self.overload.inference_divisor)
         if self._inputs is not None:
             self._inputs.assembler.options = _sweep_options(values)
 
@@ -143,11 +144,7 @@ class FocusSweepDepth(DepthNode):
             details[f"slices.{key}" if key in (*_USED, "received", "pending")
                     else f"slices.dropped.{key}"] = count
         details["restarts"] = inputs.assembler.restarts
-        for topic, count in subscriptions.incompatible.items():
-            details[f"incompatible_publishers.{topic}"] = count
-        for topic, count in subscriptions.lost.items():
-            details[f"lost.{topic}"] = count
-        return details
+        return details | subscriptions.details()
 
     # -- one sweep ----------------------------------------------------------------
 
@@ -208,7 +205,7 @@ def _sweep_options(values: Mapping[str, Any]) -> SweepOptions:
         gap_s=values["sweep.gap_s"], same_focus_diopters=values["sweep.same_focus_diopters"])
 
 
-def _estimator_options(values: Mapping[str, Any]) -> FocusSweepOptions:
+def _estimator_options(values: Mapping[str, Any], inference_divisor: int = 1) -> FocusSweepOptions:
     return FocusSweepOptions(
         min_depth_m=values["depth.min_m"], max_depth_m=values["depth.max_m"],
         max_sigma_ratio=values["depth.max_sigma_ratio"],
@@ -216,7 +213,7 @@ def _estimator_options(values: Mapping[str, Any]) -> FocusSweepOptions:
         breathing_per_diopter=values["lens.breathing_per_diopter"],
         breathing_reference_diopters=values["lens.breathing_reference_diopters"],
         align=values["motion.source"] == "image", warn_px=values["motion.warn_px"],
-        reject_px=values["motion.reject_px"])
+        reject_px=values["motion.reject_px"], inference_divisor=inference_divisor)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -163,8 +163,7 @@ class LensStateBridge(Node):
         values.update({f"unknown.{cause}": n for cause, n in sorted(self._unknown.items())})
         values.update({f"bad_reports.{cause}": n for cause, n in sorted(self._bad_reports.items())})
         values.update({"duplicates": self._join.duplicates, "restarts": self._join.restarts})
-        for topic, count in (self._inputs.incompatible + self._inputs.lost).items():
-            values[f"lost_or_incompatible.{topic}"] = count
+        values |= self._inputs.details()
         new = self._unknown - self._last_unknown
         self._last_unknown = self._unknown.copy()
         if new:

@@ -34,8 +34,8 @@ class Totals:
 
     @property
     def busy(self) -> int:
-        """Sets replaced by a newer one while the worker was busy."""
-        return self.drops.get("busy", 0)
+        """Sets replaced by a newer one while the worker was busy, or left out under overload."""
+        return self.drops.get("busy", 0) + self.drops.get("overload", 0)
 
     @property
     def stale(self) -> int:

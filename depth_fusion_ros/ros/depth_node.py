@@ -85,6 +85,7 @@ class DepthNode(ManagedNode):
         self.health = Health(self)
         self.anchor = AnchorInput(self)
         self.health.anchor_facts = self.anchor.facts
+        self.overload = self.health.overload
         self.enabled = True
         self.outputs: DepthOutputs | None = None
         self._mailbox: BoundedFifo[Any] | None = None
@@ -117,16 +118,12 @@ class DepthNode(ManagedNode):
         Raises:
             ConfigureError: it runs on the CPU although that is not allowed.
         """
-        self.health.cpu_fallback = fell_back_to_cpu(engine, self.values)
-        self.health.model_id = engine.model_id
-        self.health.backend_name = engine.backend_name
-        self.health.device_name = engine.device_name
-        hardware = f"{engine.model_id} on {engine.device_name}"
-        self.health.diagnostics.hardware_id = hardware
-        self.get_logger().info(f"model {hardware}, backend {engine.backend_name}")
+        self.health.engine(engine, fell_back_to_cpu(engine, self.values))
+        self.get_logger().info(
+            f"model {self.health.diagnostics.hardware_id}, backend {engine.backend_name}")
 
     def parameters_changed(self, values: Mapping[str, Any]) -> None:
-        """Apply values that passed validation; called in the executor thread."""
+        """Apply values that passed validation, and `overload`; called in either thread."""
 
     def start_inputs(self, deliver: Callable[[Any], None]) -> None:
         """Subscribe; call ``deliver`` with each complete set."""
@@ -164,12 +161,15 @@ class DepthNode(ManagedNode):
         self.outputs = DepthOutputs(
             self, navigation, REPLAY_OUTPUT_DEPTH if replay else OUTPUT_DEPTH,
             with_picture=self.makes_pictures)
+        self.health.transport.publishers = self.outputs.publishers
         return super().on_configure(state)
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Start the worker and subscribe; counters start from zero."""
         self.accounts.reset()
         self.health.reset()
+        self.overload.reset()
+        self.parameters_changed(self.values)
         depth = self.values.get("input.queue_size", 5)
         fifo = bool(self.values.get("replay.process_all"))
         self._mailbox = BoundedFifo(depth) if fifo else Mailbox()
@@ -178,6 +178,7 @@ class DepthNode(ManagedNode):
         self._worker.start()
         self.start_inputs(self._deliver)
         self.anchor.start()
+        self.health.transport.start()
         self.health.active = True
         self.get_logger().info("active")
         return answer
@@ -204,6 +205,7 @@ class DepthNode(ManagedNode):
 
     def release(self) -> None:
         """Free the publishers and the model."""
+        self.health.transport.publishers = ()
         if self.outputs is not None:
             self.outputs.destroy()
             self.outputs = None
@@ -216,6 +218,9 @@ class DepthNode(ManagedNode):
         if not self.enabled:
             self.accounts.drop("disabled")
             return
+        if self.overload.leaves_out():
+            self.accounts.drop("overload")
+            return
         assert self._mailbox is not None
         left_over = self._mailbox.put(item)
         if left_over is not None:
@@ -224,6 +229,7 @@ class DepthNode(ManagedNode):
     def drop(self, cause: str, sentence: str) -> None:
         """Count a set that ends without depth and say why, at most once in five seconds a cause."""
         self.accounts.drop(cause)
+        self.health.why_dropped[cause] = sentence.splitlines()[-1]
         self.warn_rarely(cause, f"dropped ({cause}): {sentence}")
 
     def warn_rarely(self, key: str, text: str) -> None:
@@ -264,7 +270,8 @@ class DepthNode(ManagedNode):
         result = self.process(item)
         estimate = result.estimate
         assert self.outputs is not None
-        timing = self.outputs.publish(estimate, result.rgb, result.source_info, self.values)
+        timing = self.outputs.publish(estimate, result.rgb, result.source_info,
+                                      self.overload.eased(self.values))
         self.anchor.observe(estimate)
         latency_ms = (timing.depth_published_ns - item.last_received_ns) * 1e-6
         stage_ms = {
@@ -279,8 +286,12 @@ class DepthNode(ManagedNode):
         report = make_report(
             estimate, sequence=sequence, stage_ms=stage_ms, latency_ms=latency_ms,
             totals=self.accounts.totals(), gpu_mem_mb=self.health.gpu_memory_mb(),
+            degrade_level=max(self.overload.in_force, default=0),
         )
         self.outputs.publish_report(report)
+        if change := self.overload.frame(latency_ms, self.values):
+            self.get_logger().warning(change)
+            self.parameters_changed(self.values)
         age_s = self.age_s(estimate.stamp_ns)
         live = not self._bag_time() and age_s is not None and abs(age_s) < BAG_TIME_AGE_S
         cyclic_ms = (timing.depth_published_ns - self._last_published_ns) * 1e-6

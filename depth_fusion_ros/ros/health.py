@@ -13,16 +13,18 @@ from depth_fusion_ros.estimation.estimate import ScaleState
 from depth_fusion_ros.msg import FrameReport
 from depth_fusion_ros.ros.accounting import Window
 from depth_fusion_ros.ros.diagnostics import ERROR, OK, WARN, Diagnostics, Status
+from depth_fusion_ros.ros.engine import Engine
+from depth_fusion_ros.ros.overload import WORDS, OverloadLadder
+from depth_fusion_ros.ros.transport_task import TransportTask
 
-BENIGN_CAUSES = frozenset({"busy", "disabled", "inactive"})
-"""Drops that are by design or asked for; they do not raise a warning."""
+BENIGN_CAUSES = frozenset({"busy", "disabled", "inactive", "overload"})
+"""Drops that are by design or asked for, or have a warning of their own."""
 
 
 class Health:
     """Collects what diagnostics show. Written by the worker and the executor thread.
 
-    A subclass of DepthNode sets `lens_reason`, `backend_name`, `device_name`, `cpu_fallback` and
-    `input_details`.
+    A subclass of DepthNode sets `input_details`.
     """
 
     def __init__(self, node: Any) -> None:
@@ -30,24 +32,29 @@ class Health:
         self.active = False
         self.configure_error = ""
         self.model_id = ""
+        self.licence = ""
         self.backend_name = ""
         self.device_name = ""
         self.cpu_fallback = False
+        self.overload = OverloadLadder()
         self.lens_reason = ""
         self.lens_values: dict[str, Any] = {}
         self.scale_state = ScaleState.UNKNOWN
+        self.why_dropped: dict[str, str] = {}
+        """Newest sentence by cause of drops."""
         self.anchor_facts: Callable[[], dict[str, Any]] = dict
         """Further KeyValues of the task `model`: known distances and what they correct."""
         self.cloud_facts: dict[str, Any] = {}
         """Further KeyValues of the task `depth quality`: what the newest clouds hold."""
         self.input_details: Callable[[], dict[str, Any]] = dict
         """Further KeyValues of the task `inputs`; keys ``incompatible_publishers.*`` warn."""
+        self.transport = TransportTask(node)
         self.reset()
         self.diagnostics = Diagnostics(
             node,
             {"inputs": self._inputs, "inference": self._inference,
              "depth quality": self._quality, "lens": self._lens, "model": self._model,
-             "device": self._device},
+             "device": self._device, "transport": self.transport.status},
             node.values["diagnostics.period_s"],
         )
 
@@ -57,6 +64,15 @@ class Health:
         self._report: FrameReport | None = None
         self._last_received, self._last_time_s = 0, time.monotonic()
         self._last_drops: dict[str, int] = {}
+        self._last_messages: dict[str, int] = {}
+
+    def engine(self, engine: Engine, cpu_fallback: bool) -> None:
+        """Take what runs the network."""
+        card = getattr(engine, "card", None)
+        self.cpu_fallback = cpu_fallback
+        self.model_id, self.licence = engine.model_id, card.licence if card else ""
+        self.backend_name, self.device_name = engine.backend_name, engine.device_name
+        self.diagnostics.hardware_id = f"{engine.model_id} on {engine.device_name}"
 
     def frame(self, report: FrameReport, live_latency_ms: float) -> None:
         """Take the report of a published frame; live latency is NaN under bag time."""
@@ -85,8 +101,8 @@ class Health:
     def _inputs(self) -> Status:
         totals = self._node.accounts.totals()
         now_s = time.monotonic()
-        rate_hz = max(0, totals.received - self._last_received) / max(
-            1e-3, now_s - self._last_time_s)
+        elapsed_s = max(1e-3, now_s - self._last_time_s)
+        rate_hz = max(0, totals.received - self._last_received) / elapsed_s
         new_drops = Counter(totals.drops)
         new_drops.subtract(self._last_drops)
         self._last_received, self._last_time_s = totals.received, now_s
@@ -97,29 +113,38 @@ class Health:
             "pending": totals.pending,
         }
         values.update({f"dropped.{cause}": n for cause, n in sorted(totals.drops.items())})
+        messages = {key.removeprefix("messages."): n for key, n in details.items()
+                    if key.startswith("messages.")}
+        values.update({f"rate_hz.{topic}": max(0, n - self._last_messages.get(topic, 0)) / elapsed_s
+                       for topic, n in messages.items()})
+        self._last_messages = messages
         values.update(details)
         if not self.active:
             return Status(OK, "not active: no input is read", values)
-        incompatible = [key for key, n in details.items()
-                        if key.startswith("incompatible_publishers.") and n]
+        incompatible = [f"{key.removeprefix('incompatible_publishers.')} of {names}"
+                        for key, names in details.items()
+                        if key.startswith("incompatible_publishers.")]
         if incompatible:
-            return Status(WARN, f"{', '.join(incompatible)}: QoS does not fit; set "
-                          "input.reliability to auto or best_effort", values)
+            return Status(WARN, f"not heard: {', '.join(incompatible)}; set input.reliability to "
+                          "auto or best_effort", values)
         if rate_hz == 0.0:
-            silent = [key.removeprefix("messages.") for key, n in details.items()
-                      if key.startswith("messages.") and not n]
+            silent = [topic for topic, n in messages.items() if not n]
             hint = (f"; nothing ever came on {', '.join(silent)}: check names and namespace"
                     if silent else "; the source has stopped")
             return Status(ERROR, "no input sets" + hint, values)
         bad = {cause: n for cause, n in new_drops.items() if n > 0 and cause not in BENIGN_CAUSES}
         if bad:
             worst = max(bad, key=lambda cause: bad[cause])
-            return Status(WARN, f"{sum(bad.values())} sets dropped, mostly {worst}: see the log",
-                          values)
+            return Status(WARN, f"{sum(bad.values())} sets dropped, mostly {worst}: "
+                          f"{self.why_dropped.get(worst, 'see the log')}", values)
         return Status(OK, f"{rate_hz:.1f} sets/s", values)
 
     def _inference(self) -> Status:
-        values: dict[str, Any] = {"budget_ms": self._node.values["budget.latency_ms"]}
+        steps = self.overload.in_force
+        values: dict[str, Any] = {
+            "budget_ms": self._node.values["budget.latency_ms"],
+            "degrade_level": int(max(steps, default=0)),
+            "degraded": "; ".join(WORDS[step] for step in steps) or "no"}
         for name, window in (("inference", self.inference_ms), ("latency", self.latency_ms),
                              ("live_latency", self.live_latency_ms)):
             found = window.percentiles()
@@ -129,6 +154,9 @@ class Health:
             for name, stage_ms in zip(self._report.stage_names, self._report.stage_ms):
                 values[f"stage.{name}_ms"] = stage_ms
         p95, budget = values["latency_p95_ms"], values["budget_ms"]
+        if steps:
+            return Status(WARN, f"overloaded: {values['degraded']} (budget.latency_ms = "
+                          f"{budget:g}); use a faster backend or smaller images", values)
         if p95 is not None and 0.0 < budget < p95:
             return Status(WARN, f"latency p95 {p95:.0f} ms is above budget.latency_ms "
                           f"{budget:g}: use a faster backend or smaller images", values)
@@ -160,7 +188,8 @@ class Health:
         return Status(OK, self.lens_reason or "no frame yet", values)
 
     def _model(self) -> Status:
-        values = {"model_id": self.model_id, "backend": self.backend_name,
+        values = {"model_id": self.model_id, "licence": self.licence or None,
+                  "backend": self.backend_name,
                   "scale_state": self.scale_state.name, **self.anchor_facts()}
         if self.configure_error:
             return Status(ERROR, f"not configured: {self.configure_error}", values)

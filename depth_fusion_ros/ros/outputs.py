@@ -94,6 +94,11 @@ class DepthOutputs:
         self.navigation = navigation
         self._messages_s = self._publish_s = 0.0
 
+    @property
+    def publishers(self) -> list[Any]:
+        """All of them."""
+        return list(self._publishers.values())
+
     def destroy(self) -> None:
         """Remove the publishers."""
         for publisher in self._publishers.values():
@@ -180,7 +185,7 @@ def ns_to_stamp(stamp_ns: int) -> Time:
 
 def make_report(
     estimate: DepthEstimate, *, sequence: int, stage_ms: Mapping[str, float], latency_ms: float,
-    totals: Totals, gpu_mem_mb: float,
+    totals: Totals, gpu_mem_mb: float, degrade_level: int,
 ) -> FrameReport:
     """Describe a published estimate.
 
@@ -191,6 +196,7 @@ def make_report(
         latency_ms: last input message received -> depth published, wall time.
         totals: the counters, this frame included.
         gpu_mem_mb: memory held on the accelerator; NaN = none.
+        degrade_level: step of the overload ladder with which it was made.
     """
     finite = np.isfinite(estimate.depth_m)
     pixels = max(1, finite.size)
@@ -222,5 +228,6 @@ def make_report(
         dropped_unsynced=totals.unsynced,
         dropped_stale=totals.stale,
         dropped_invalid=totals.invalid,
+        degrade_level=int(degrade_level),
         gpu_mem_mb=gpu_mem_mb,
     )

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from depth_fusion_ros.ros.overload import OVERLOAD_ROWS
 from depth_fusion_ros.ros.parameters import CrossCheck, Parameter, Value
+from depth_fusion_ros.ros.transport_task import TRANSPORT_ROWS
 
 DEVICE_PATTERN = r"auto|cpu|cuda(:\d+)?"
 
@@ -60,8 +62,10 @@ DEPTH_ROWS = (
     Parameter("preview.max_m", 5.0, "Depth of the cold end of `depth_registered/preview`.",
               unit="m", minimum=0.05, maximum=100.0, dynamic=True),
     Parameter("budget.latency_ms", 100.0, "Diagnostics warn while the 95th percentile of the "
-              "latency is above this; 0 = never. Reports only.",
-              unit="ms", minimum=0.0, maximum=60000.0, dynamic=True),
+              "latency is above this, and the node gives up something (`budget.allow_degrade`); "
+              "0 = never.", unit="ms", minimum=0.0, maximum=60000.0, dynamic=True),
+    *OVERLOAD_ROWS,
+    *TRANSPORT_ROWS,
     Parameter("diagnostics.period_s", 1.0, "Period of `/diagnostics`.",
               unit="s", minimum=0.1, maximum=60.0),
     Parameter("autostart", True, "Configure and activate without being asked; false where a "

@@ -14,7 +14,13 @@ from collections.abc import Callable
 from typing import Any
 
 from rclpy.event_handler import SubscriptionEventCallbacks
-from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos import (
+    HistoryPolicy,
+    QoSCompatibility,
+    QoSProfile,
+    ReliabilityPolicy,
+    qos_check_compatible,
+)
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.subscription import Subscription
 
@@ -33,8 +39,42 @@ def overridable() -> QoSOverridingOptions:
     return QoSOverridingOptions.with_default_policies()
 
 
+def unheard_publishers(node: Any, subscription: Subscription) -> list[str]:
+    """Nodes that publish to a subscription with a QoS that keeps them from it, with the reason."""
+    topic = subscription.topic_name
+    return _misfits(node.get_publishers_info_by_topic(topic),
+                    _own(node, node.get_subscriptions_info_by_topic(topic)),
+                    lambda peer, own: qos_check_compatible(peer, own))
+
+
+def deaf_subscribers(node: Any, publisher: Any) -> list[str]:
+    """Nodes that subscribe to a publisher with a QoS that keeps it from them, with the reason."""
+    topic = publisher.topic_name
+    return _misfits(node.get_subscriptions_info_by_topic(topic),
+                    _own(node, node.get_publishers_info_by_topic(topic)),
+                    lambda peer, own: qos_check_compatible(own, peer))
+
+
+def _own(node: Any, endpoints: list[Any]) -> list[Any]:
+    """Ours, as the graph tells them: a profile that we ask for leaves times to the middleware."""
+    return [end for end in endpoints if (end.node_namespace, end.node_name) == (
+        node.get_namespace(), node.get_name())]
+
+
+def _misfits(peers: list[Any], own: list[Any],
+             check: Callable[[QoSProfile, QoSProfile], tuple[QoSCompatibility, str]]) -> list[str]:
+    found = []
+    for peer in peers:
+        for end in own:
+            fits, reason = check(peer.qos_profile, end.qos_profile)
+            if fits == QoSCompatibility.ERROR:
+                name = f"{peer.node_namespace.rstrip('/')}/{peer.node_name}"
+                found.append(f"{name} ({reason.replace('ERROR: ', '').strip(' ;')})")
+    return found
+
+
 class InputSubscriptions:
-    """The subscriptions of a node's input topics, with counts of incompatible publishers."""
+    """The subscriptions of a node's input topics, and the publishers that they cannot hear."""
 
     def __init__(
         self,
@@ -61,8 +101,6 @@ class InputSubscriptions:
         self._auto = reliability == "auto"
         self._depth, self._keep_all = depth, keep_all
         self._to_follow: set[str] = set()
-        self.incompatible: Counter[str] = Counter()
-        """Events of publishers whose QoS does not fit, by topic; auto follows and counts none."""
         self.lost: Counter[str] = Counter()
         """Messages the middleware reports as lost before we could take them, by topic."""
         start = ReliabilityPolicy.BEST_EFFORT
@@ -80,6 +118,16 @@ class InputSubscriptions:
             self._subscriptions[topic] = self._subscribe(topic, ReliabilityPolicy.BEST_EFFORT)
         return followed
 
+    def details(self) -> dict[str, Any]:
+        """KeyValues for diagnostics: nodes that cannot be heard, by name, and lost messages."""
+        found: dict[str, Any] = {}
+        for topic, subscription in self._subscriptions.items():
+            if self._auto and subscription.qos_profile.reliability == ReliabilityPolicy.RELIABLE:
+                continue  # it is about to follow
+            if names := unheard_publishers(self._node, subscription):
+                found[f"incompatible_publishers.{topic}"] = ", ".join(names)
+        return found | {f"lost.{topic}": count for topic, count in self.lost.items()}
+
     def destroy(self) -> None:
         """Unsubscribe from everything."""
         for subscription in self._subscriptions.values():
@@ -94,11 +142,9 @@ class InputSubscriptions:
         def callback(message: Any, info: Any) -> None:
             deliver(topic, message, int(info["received_timestamp"]) or time.time_ns())
 
-        def incompatible(event: Any) -> None:
+        def incompatible(_: Any) -> None:
             if self._auto and reliability == ReliabilityPolicy.RELIABLE:
                 self._to_follow.add(topic)  # not here: the executor holds this subscription
-            else:
-                self.incompatible[topic] += int(event.total_count_change)
 
         def lost(event: Any) -> None:
             self.lost[topic] += int(event.total_count_change)

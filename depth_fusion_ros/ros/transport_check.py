@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import array
 import json
+import os
 import subprocess
 import sys
 import time
@@ -66,8 +67,9 @@ def check_transport(
     from rclpy.qos import QoSProfile, ReliabilityPolicy
     from sensor_msgs.msg import Image
 
+    topic = f"{TOPIC}_{os.getpid()}"  # checks of two processes do not hear each other
     receiver = subprocess.Popen(
-        [sys.executable, "-m", "depth_fusion_ros.ros.transport_check"],
+        [sys.executable, "-m", "depth_fusion_ros.ros.transport_check", topic],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env=environment or child_environment(domain_id=domain_id),
@@ -79,7 +81,7 @@ def check_transport(
     try:
         node = rclpy.create_node("transport_check_sender", context=context)
         profile = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
-        publisher = node.create_publisher(Image, TOPIC, profile)
+        publisher = node.create_publisher(Image, topic, profile)
         if receiver.stdout.readline().strip() != "ready":
             raise RuntimeError("the receiving process did not start; run doctor again to see it")
         deadline = time.monotonic() + 10.0
@@ -116,7 +118,7 @@ def check_transport(
     return results
 
 
-def receive() -> None:
+def receive(topic: str) -> None:
     """Count images by size until a line comes in on stdin; print {bytes: [delay in ms]}."""
     import threading
 
@@ -132,7 +134,7 @@ def receive() -> None:
 
     rclpy.init()
     node = rclpy.create_node("transport_check_receiver")
-    node.create_subscription(Image, TOPIC, on_image, qos_profile_sensor_data)
+    node.create_subscription(Image, topic, on_image, qos_profile_sensor_data)
     stop = threading.Event()
 
     def wait_for_line() -> None:
@@ -149,4 +151,4 @@ def receive() -> None:
 
 
 if __name__ == "__main__":
-    receive()
+    receive(sys.argv[1])
