@@ -32,6 +32,7 @@ from depth_fusion_ros.estimation.postprocess import (
     texture_energy,
 )
 from depth_fusion_ros.estimation.scale_anchor import AnchorFit
+from depth_fusion_ros.estimation.view_agreement import contradicted, disagreement_px
 from depth_fusion_ros.networks.convention import CONDITION_CHANNELS, lens_condition
 from depth_fusion_ros.optics.thin_lens import ThinLens, depth_from_disparity
 
@@ -114,6 +115,19 @@ class DualPixelOptions:
             raise ValueError(f"inference_divisor = {self.inference_divisor!r}: must be 1, 2 or 4")
 
 
+@dataclass(frozen=True)
+class _Evidence:
+    """What the views themselves show, (H, W) on the grid of the depth.
+
+    Attributes:
+        energy: texture above noise. saturated: bool, clipped. off_px: of `disagreement_px`.
+    """
+
+    energy: NDArray[np.float32]
+    saturated: NDArray[np.bool_]
+    off_px: NDArray[np.float32]
+
+
 class DualPixelEstimator:
     """Runs a disparity backend on frames and turns disparity into metres with the lens state."""
 
@@ -171,12 +185,13 @@ class DualPixelEstimator:
             divisor * enlarged(values[:-(-height // divisor), :-(-width // divisor)], divisor,
                                (width, height)) for values in found)
         energy = texture_energy(left, right) - noise_energy(left, right)
+        maps = [disparity, sigma, energy, disagreement_px(left, right, disparity)]
         if options.parallax_axis == "y":
-            disparity, sigma, energy = disparity.T, sigma.T, energy.T
+            maps = [values.T for values in maps]
         size = (frame.intrinsics.width_px, frame.intrinsics.height_px)
-        disparity, sigma, energy = (resized(a, size) for a in (disparity, sigma, energy))
+        disparity, sigma, energy, off_px = (resized(values, size) for values in maps)
         clipped = resized(saturated, size) > 0.5
-        estimate = self._to_metres(frame, disparity, sigma, energy, clipped)
+        estimate = self._to_metres(frame, disparity, sigma, _Evidence(energy, clipped, off_px))
         estimate.stage_ms.update(
             preprocess=1e3 * (prepared - started),
             inference=1e3 * (inferred - prepared),
@@ -255,12 +270,12 @@ class DualPixelEstimator:
         return np.asarray(lens_condition(*values).numpy(), dtype=np.float32)
 
     def _to_metres(self, frame: DualPixelFrame, disparity: NDArray[np.float32],
-                   sigma: NDArray[np.float32], energy: NDArray[np.float32],
-                   saturated: NDArray[np.bool_]) -> DepthEstimate:
+                   sigma: NDArray[np.float32], evidence: _Evidence) -> DepthEstimate:
         options, lens, anchor = self.options, frame.lens, frame.anchor
         scale_state = ScaleState.RELATIVE if lens is None else frame.scale_state
         depth = np.full(disparity.shape, np.nan, np.float32)
         sigma_m, own = depth.copy(), None
+        gain: float | NDArray[np.floating] = 1.0
         if lens is not None:
             height, width = disparity.shape
             gain, focus = lens.gain_map_px_m(width, height), lens.focus_map_diopters(width, height)
@@ -281,7 +296,8 @@ class DualPixelEstimator:
             np.copyto(depth, np.nan, where=unsure)
             np.copyto(sigma_m, np.nan, where=unsure)
         provenance = label_provenance(
-            depth if scale_state.is_metric else disparity, energy, saturated)
+            depth if scale_state.is_metric else disparity, evidence.energy, evidence.saturated,
+            contradicted(evidence.off_px, depth, gain))
         return DepthEstimate(
             depth_m=depth, sigma_m=sigma_m, provenance=provenance,
             disparity_px=np.ascontiguousarray(disparity),

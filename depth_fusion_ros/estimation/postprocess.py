@@ -82,7 +82,8 @@ def flying_pixels(depth_m: NDArray[np.float32], radius_px: int) -> NDArray[np.bo
 
 
 def label_provenance(value: NDArray[np.float32], energy: NDArray[np.float32],
-                     saturated: NDArray[np.bool_]) -> NDArray[np.uint8]:
+                     saturated: NDArray[np.bool_],
+                     contradicted: NDArray[np.bool_] | None = None) -> NDArray[np.uint8]:
     """Label each pixel with `Provenance`: where its depth comes from, or why it has none.
 
     Args:
@@ -91,9 +92,12 @@ def label_provenance(value: NDArray[np.float32], energy: NDArray[np.float32],
             is no depth, and free space is only what was seen to be free.
         energy: (H, W) from `texture_energy`, less `noise_energy`.
         saturated: (H, W) clipped in either view.
+        contradicted: (H, W) the views disagree with the depth: PRIOR_ONLY, a guess; None = nowhere.
     """
     label = np.full(value.shape, Provenance.MEASURED, np.uint8)
     label[np.isinf(value)] = Provenance.OUT_OF_RANGE
+    if contradicted is not None:
+        label[contradicted] = Provenance.PRIOR_ONLY
     label[np.isnan(value)] = Provenance.NONE
     label[energy < TEXTURE_ENERGY_MIN] = Provenance.TEXTURELESS
     label[saturated] = Provenance.SATURATED
