@@ -5,14 +5,16 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from training_scenes import TINY, fill_caches
 from typer.testing import CliRunner
 
 from depth_fusion_ros.cli.main import app
-from depth_fusion_ros.estimation.backends import load_backend
+from depth_fusion_ros.estimation.backends import NetworkInput, load_backend
 from depth_fusion_ros.estimation.model_card import load_card
+from depth_fusion_ros.networks.convention import CONDITION_CHANNELS
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +42,22 @@ def test_train_then_export_gives_a_model_that_loads(tmp_path: Path, cache_root: 
     assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
     backend = load_backend(str(tmp_path / "model" / "tiny.json"), threads=1)
     assert backend.model_id.startswith("tiny@")
+
+    compact = runner.invoke(app, [
+        "export", str(run), "--out", str(tmp_path / "compact"), "--name", "tiny", "--compact",
+        "--cache", str(cache_root)])
+    assert compact.exit_code == 0, compact.output
+    sizes = [(tmp_path / folder / "tiny.safetensors").stat().st_size
+             for folder in ("model", "compact")]
+    assert sizes[1] < 0.6 * sizes[0]
+    small = load_backend(str(tmp_path / "compact" / "tiny.json"), threads=1)
+    assert small.backend_name == "torch" and small.card.onnx is None
+    views = np.random.default_rng(0).random((2, 1, 1, 64, 96)).astype(np.float32)
+    rgb = np.repeat(views[0], 3, axis=1)
+    inputs = NetworkInput(views[0], views[1], rgb, np.zeros((1, CONDITION_CHANNELS), np.float32))
+    whole = load_backend(str(tmp_path / "model" / "tiny.json"), backend="torch", threads=1)
+    (a, _), (b, _) = whole.infer(inputs), small.infer(inputs)
+    assert np.quantile(np.abs(a - b), 0.99) < 0.05, "half precision of weights changes little"
 
 
 def test_a_run_goes_on_from_its_folder_alone_and_can_begin_anew(

@@ -33,6 +33,8 @@ def export_command(
     )] = None,
     cache: Annotated[Path, typer.Option(help="Folder for rendered scenes.")] = Path("runs/cache"),
     curve: Annotated[Path | None, typer.Option(help="Where to draw the curve (PNG).")] = None,
+    compact: Annotated[bool, typer.Option(
+        help="Weights in half precision and no ONNX graph: a quarter of the files.")] = False,
 ) -> None:
     """Calibrate sigma on held-out simulated scenes and write weights, ONNX graph and card.
 
@@ -72,7 +74,7 @@ def export_command(
     card = write_model(
         run, out, name=name, version=version, command=command, sigma=sigma,
         date=datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
-        accuracy=accuracy_lines(accuracy, name))
+        accuracy=accuracy_lines(accuracy, name), compact=compact)
     if curve is not None:
         draw_curve(run, curve)
     graph = "" if card.onnx else "; no ONNX graph, it runs in torch"

@@ -57,7 +57,7 @@ def study_command(
     evaluation_cache: Annotated[Path, typer.Option(
         help="Folder for the rendered evaluation set.")] = Path("runs/eval"),
     only: Annotated[str, typer.Option(
-        help="Comma-separated labels to train now; all that is trained is scored.")] = "",
+        help="Labels to train now, separated by semicolons; all that is trained is scored.")] = "",
 ) -> None:
     """Train what is missing, score what is trained, and print the comparison; resumable."""
     from depth_fusion_ros.evaluation.study import finished, load_study, runs
@@ -73,11 +73,11 @@ def study_command(
         study = load_study(config)
     except ConfigError as error:
         fail(str(error), EXIT_UNUSABLE)
-    wanted = {label.strip() for label in only.split(",")} - {""}
+    wanted = {label.strip() for label in only.split(";")} - {""}
     unknown = wanted - {entry.label for entry in study.entries}
     if unknown:
-        fail(f"--only {', '.join(sorted(unknown))}: use labels of the study: "
-             + ", ".join(entry.label for entry in study.entries), EXIT_UNUSABLE)
+        fail(f"--only {'; '.join(sorted(unknown))}: use labels of the study: "
+             + "; ".join(entry.label for entry in study.entries), EXIT_UNUSABLE)
     root = out or Path("runs/study") / config.stem
     started = time.perf_counter()
     for run in runs(study):

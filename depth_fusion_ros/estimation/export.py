@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from depth_fusion_ros.estimation.model_card import FileEntry, ModelCard, ModelError, sha256_of
 from depth_fusion_ros.estimation.sigma_calibration import SigmaCalibration
@@ -80,7 +80,8 @@ def _random_inputs(height: int, width: int, seed: int) -> tuple[torch.Tensor, ..
 
 
 def write_model(run: Path, folder: Path, *, name: str, version: str, date: str, command: str,
-                sigma: SigmaCalibration, accuracy: list[dict[str, Any]]) -> ModelCard:
+                sigma: SigmaCalibration, accuracy: list[dict[str, Any]],
+                compact: bool = False) -> ModelCard:
     """Turn a training run into a shipped model: NAME.safetensors, NAME.json and, if it can be,
     NAME.onnx.
 
@@ -89,12 +90,20 @@ def write_model(run: Path, folder: Path, *, name: str, version: str, date: str, 
         name, version, date: of the model. command: that reproduces the training.
         sigma: measured map from the network's scale to one standard deviation.
         accuracy: measured results, each naming its data.
+        compact: weights rounded to half precision, and no ONNX graph: a quarter of the files.
+
+    Raises:
+        ModelError: the graph disagrees with torch, or weights leave the range of half precision.
     """
     facts = json.loads((run / "run.json").read_text())
     network = build_from_dict(facts["architecture"])
     weights = folder / f"{name}.safetensors"
     folder.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(run / f"{facts['network']}.safetensors", weights)
+    trained = run / f"{facts['network']}.safetensors"
+    if compact:
+        _round_to_half(trained, weights)
+    else:
+        shutil.copyfile(trained, weights)
     network.load_state_dict(load_file(weights))
     data = facts["training"]["data"]
     graph: FileEntry | None = None
@@ -102,9 +111,10 @@ def write_model(run: Path, folder: Path, *, name: str, version: str, date: str, 
         learned_from, valid_range = _sweeps(data)
     else:
         learned_from, valid_range = _views(data)
-        path = folder / f"{name}.onnx"
-        export_onnx(network, path)
-        graph = FileEntry(file=path.name, sha256=sha256_of(path))
+        if not compact:
+            path = folder / f"{name}.onnx"
+            export_onnx(network, path)
+            graph = FileEntry(file=path.name, sha256=sha256_of(path))
     card = ModelCard(
         name=name, version=version, licence="Apache-2.0", date=date, network=facts["network"],
         architecture=facts["architecture"], parameters=parameter_count(network),
@@ -118,6 +128,17 @@ def write_model(run: Path, folder: Path, *, name: str, version: str, date: str, 
         sigma_calibration=sigma.to_dict(), input_multiple_px=network.config.stride)
     (folder / f"{name}.json").write_text(card.model_dump_json(indent=2) + "\n")
     return card
+
+
+def _round_to_half(trained: Path, weights: Path) -> None:
+    """Copy weights as float16; what computes with them still does so in float32."""
+    rounded = {}
+    for name, value in load_file(trained).items():
+        rounded[name] = value.half() if value.is_floating_point() else value
+        if not torch.isfinite(rounded[name]).all():
+            raise ModelError(f"{trained}: {name} leaves the range of half precision; export it "
+                             "without --compact")
+    save_file(rounded, weights)
 
 
 def _views(data: dict[str, Any]) -> tuple[str, dict[str, Any]]:
