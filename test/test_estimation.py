@@ -123,6 +123,7 @@ def test_at_half_resolution_metres_and_grid_stay(
         intrinsics=frame.intrinsics.resized(width, height)))
     assert estimate.depth_m.shape == (height, width)
     assert np.abs(estimate.depth_m / wanted_m - 1)[2:-2, 2:-2].max() < 0.002
+    assert np.allclose(estimate.sigma_px, 2**1.5 * 0.01), "wider by the root of two, in pixels"
     assert backend.seen is not None
     assert max(backend.seen.left.shape[2:]) == max(-(-height // 2), -(-width // 2)) + (
         -max(-(-height // 2), -(-width // 2)) % backend.input_multiple_px)
