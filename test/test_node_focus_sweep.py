@@ -204,6 +204,24 @@ def test_moving_lenses_and_unknown_focus_make_no_sweep(active):
     bench.wait_for(DEPTH, camera.send())
 
 
+def test_images_that_come_and_make_no_sweep_are_told_from_a_source_that_has_stopped(active):
+    bench, camera = active
+
+    def said(words: str) -> bool:
+        level, message, _ = bench.diagnostics["inputs"]
+        return level == b"\x02" and words in message
+
+    bench.wait(lambda: said("the source has stopped"), "silence to be named")
+
+    def blocked() -> bool:
+        camera.send(lens_motion=LensState.MOTION_MOVING)
+        time.sleep(0.05)
+        return said("slices dropped, mostly lens_moving: ")
+
+    bench.wait(blocked, "the cause of slices that are dropped")
+    bench.wait_for(DEPTH, camera.send())
+
+
 def test_an_interrupted_sweep_and_a_deactivation_lose_no_slice(active):
     bench, camera = active
     bench.wait_for(REPORT, camera.send())

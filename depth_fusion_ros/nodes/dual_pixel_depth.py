@@ -117,7 +117,7 @@ class DualPixelDepth(DepthNode):
         self._lens_wanted = _needs_lens_state(values)
         if self._lens_wanted:
             types[LENS] = LensState
-        self.health.input_details = self._input_details
+        self.health.inputs.details = self._input_details
         self._input_topics = InputSubscriptions(
             self, types, self._on_message,
             reliability=values["input.reliability"],

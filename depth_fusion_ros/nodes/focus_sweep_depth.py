@@ -87,13 +87,16 @@ class FocusSweepDepth(DepthNode):
         values = self.values
         self._send_on = deliver
         self._inputs = SliceInputs(_sweep_options(values), values["model.max_side_px"],
-                                   lambda cause, sentence: self.warn_rarely(
-                                       f"slice {cause}", f"slice dropped ({cause}): {sentence}"))
-        self.health.input_details = self._input_details
+                                   self._slice_dropped)
+        self.health.inputs.details = self._input_details
         self._input_topics = InputSubscriptions(
             self, {IMAGE: Image, INFO: CameraInfo, LENS: LensState}, self._on_message,
             reliability=values["input.reliability"], depth=_SUBSCRIPTION_DEPTH,
             keep_all=values["replay.process_all"])
+
+    def _slice_dropped(self, cause: str, sentence: str) -> None:
+        self.health.inputs.why_dropped[cause] = sentence
+        self.warn_rarely(f"slice {cause}", f"slice dropped ({cause}): {sentence}")
 
     def stop_inputs(self) -> None:
         """Unsubscribe; the open sweep ends as inactive."""

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 import sys
-import time
-from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -14,17 +12,15 @@ from depth_fusion_ros.msg import FrameReport
 from depth_fusion_ros.ros.accounting import Window
 from depth_fusion_ros.ros.diagnostics import ERROR, OK, WARN, Diagnostics, Status
 from depth_fusion_ros.ros.engine import Engine
+from depth_fusion_ros.ros.input_task import InputTask
 from depth_fusion_ros.ros.overload import WORDS, OverloadLadder
 from depth_fusion_ros.ros.transport_task import TransportTask
-
-BENIGN_CAUSES = frozenset({"busy", "disabled", "inactive", "overload"})
-"""Drops that are by design or asked for, or have a warning of their own."""
 
 
 class Health:
     """Collects what diagnostics show. Written by the worker and the executor thread.
 
-    A subclass of DepthNode sets `input_details`.
+    A subclass of DepthNode sets `inputs.details`.
     """
 
     def __init__(self, node: Any) -> None:
@@ -40,14 +36,11 @@ class Health:
         self.lens_reason = ""
         self.lens_values: dict[str, Any] = {}
         self.scale_state = ScaleState.UNKNOWN
-        self.why_dropped: dict[str, str] = {}
-        """Newest sentence by cause of drops."""
         self.anchor_facts: Callable[[], dict[str, Any]] = dict
         """Further KeyValues of the task `model`: known distances and what they correct."""
         self.cloud_facts: dict[str, Any] = {}
         """Further KeyValues of the task `depth quality`: what the newest clouds hold."""
-        self.input_details: Callable[[], dict[str, Any]] = dict
-        """Further KeyValues of the task `inputs`; keys ``incompatible_publishers.*`` warn."""
+        self.inputs = InputTask(node)
         self.transport = TransportTask(node)
         self.reset()
         self.diagnostics = Diagnostics(
@@ -62,9 +55,7 @@ class Health:
         """Forget frames, times and rates."""
         self.inference_ms, self.latency_ms, self.live_latency_ms = Window(), Window(), Window()
         self._report: FrameReport | None = None
-        self._last_received, self._last_time_s = 0, time.monotonic()
-        self._last_drops: dict[str, int] = {}
-        self._last_messages: dict[str, int] = {}
+        self.inputs.reset()
 
     def engine(self, engine: Engine, cpu_fallback: bool) -> None:
         """Take what runs the network."""
@@ -99,45 +90,7 @@ class Health:
     # -- tasks ------------------------------------------------------------------------------------
 
     def _inputs(self) -> Status:
-        totals = self._node.accounts.totals()
-        now_s = time.monotonic()
-        elapsed_s = max(1e-3, now_s - self._last_time_s)
-        rate_hz = max(0, totals.received - self._last_received) / elapsed_s
-        new_drops = Counter(totals.drops)
-        new_drops.subtract(self._last_drops)
-        self._last_received, self._last_time_s = totals.received, now_s
-        self._last_drops = totals.drops
-        details = self.input_details() if self.active else {}
-        values: dict[str, Any] = {
-            "rate_hz": rate_hz, "received": totals.received, "estimated": totals.estimated,
-            "pending": totals.pending,
-        }
-        values.update({f"dropped.{cause}": n for cause, n in sorted(totals.drops.items())})
-        messages = {key.removeprefix("messages."): n for key, n in details.items()
-                    if key.startswith("messages.")}
-        values.update({f"rate_hz.{topic}": max(0, n - self._last_messages.get(topic, 0)) / elapsed_s
-                       for topic, n in messages.items()})
-        self._last_messages = messages
-        values.update(details)
-        if not self.active:
-            return Status(OK, "not active: no input is read", values)
-        incompatible = [f"{key.removeprefix('incompatible_publishers.')} of {names}"
-                        for key, names in details.items()
-                        if key.startswith("incompatible_publishers.")]
-        if incompatible:
-            return Status(WARN, f"not heard: {', '.join(incompatible)}; set input.reliability to "
-                          "auto or best_effort", values)
-        if rate_hz == 0.0:
-            silent = [topic for topic, n in messages.items() if not n]
-            hint = (f"; nothing ever came on {', '.join(silent)}: check names and namespace"
-                    if silent else "; the source has stopped")
-            return Status(ERROR, "no input sets" + hint, values)
-        bad = {cause: n for cause, n in new_drops.items() if n > 0 and cause not in BENIGN_CAUSES}
-        if bad:
-            worst = max(bad, key=lambda cause: bad[cause])
-            return Status(WARN, f"{sum(bad.values())} sets dropped, mostly {worst}: "
-                          f"{self.why_dropped.get(worst, 'see the log')}", values)
-        return Status(OK, f"{rate_hz:.1f} sets/s", values)
+        return self.inputs.status(self.active)
 
     def _inference(self) -> Status:
         steps = self.overload.in_force
