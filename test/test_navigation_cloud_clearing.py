@@ -34,6 +34,8 @@ def clearing_by_hand(depth: NDArray, sigma: NDArray, labels: NDArray, camera: In
         near = depth - 2 * sigma
     limit = options.clearing_range_m / length
     stride, found = options.clearing_stride, {}
+    while -(-camera.height_px // stride) * -(-camera.width_px // stride) * 12 > options.max_bytes:
+        stride += 1
     for top in range(0, camera.height_px, stride):
         for left in range(0, camera.width_px, stride):
             square = [(row, column)
@@ -85,7 +87,7 @@ def test_no_ray_clears_beyond_two_sigma_before_its_pixel_or_beyond_the_range(
     assert np.allclose(reach[~measured], options.clearing_range_m, rtol=1e-5)
     squares = -(-camera.width_px // options.clearing_stride) * -(
         -camera.height_px // options.clearing_stride)
-    assert len(cloud.data) == 12 * cloud.count <= 12 * squares
+    assert len(cloud.data) == 12 * cloud.count <= min(12 * squares, options.max_bytes)
 
 
 def test_a_far_wall_is_cleared_up_to_the_range_with_one_ray_per_square():
@@ -93,6 +95,14 @@ def test_a_far_wall_is_cleared_up_to_the_range_with_one_ray_per_square():
     points = points_of(clearing_points(depth, sigma, labels, CAMERA, OPTIONS))
     assert len(points) == 10 * 8
     assert np.allclose(np.linalg.norm(points, axis=1), 4.0)
+
+
+def test_over_budget_the_squares_grow_no_more_than_needed():
+    depth, sigma, labels = plane(10.0)
+    for stride, max_bytes, count in ((1, 12 * 80 * 60, 80 * 60), (1, 12 * 80 * 60 - 1, 40 * 30),
+                                     (1, 12 * 100, 10 * 8), (40, 64, 4)):  # 7 px: 12 x 9 squares
+        options = replace(OPTIONS, clearing_stride=stride, max_bytes=max_bytes)
+        assert clearing_points(depth, sigma, labels, CAMERA, options).count == count
 
 
 def test_background_beside_a_thin_pole_is_not_cleared():

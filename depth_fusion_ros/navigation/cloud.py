@@ -56,12 +56,13 @@ class CloudOptions:
     Attributes:
         voxel_m: smallest voxel edge of the obstacle cloud, m. voxel_sigma_scale: a point's voxel
             grows to this share of its σ, where that is more.
-        max_bytes: most bytes of an obstacle cloud. Nav2 subscribes best-effort, and messages over
-            0.5 MB get lost there with an untuned Fast DDS.
+        max_bytes: most bytes of an obstacle or clearing cloud. Nav2 subscribes best-effort, and
+            messages over 0.5 MB get lost there with an untuned Fast DDS, with others beside them.
         max_sigma_ratio: σ/Z above which a depth neither marks nor clears.
         use_prior_only: depths that rest on a prior alone mark too; they never clear.
         clearing_range_m: length of the longest clearing ray, m.
-        clearing_stride: side of the square of pixels that gives one clearing ray, px.
+        clearing_stride: side of the square of pixels that gives one clearing ray, px; larger
+            where one ray of each square might not fit max_bytes.
         min_m: smallest depth that the estimate reports, m; no clearing ray ends nearer.
 
     Raises:
@@ -228,7 +229,7 @@ def clearing_points(depth_m: NDArray[np.float32], sigma_m: NDArray[np.float32],
     """
     check_sizes(intrinsics, depth_m=depth_m, sigma_m=sigma_m, provenance=provenance)
     rays = ray_grid(intrinsics)
-    stride, inf = options.clearing_stride, np.float32(np.inf)
+    stride, inf = _fitting_stride(depth_m.shape, options), np.float32(np.inf)
     limit = np.float32(options.clearing_range_m) / rays.length
     far = far_by_evidence(depth_m, provenance)
     with np.errstate(invalid="ignore", over="ignore"):
@@ -248,6 +249,14 @@ def clearing_points(depth_m: NDArray[np.float32], sigma_m: NDArray[np.float32],
     ends = (nearest[free] & _LOW_32).astype(np.intp)
     return _cloud(list(rays.points(ends, end_z.ravel()[ends])),
                   thinned=int(np.count_nonzero(sure | far)) - len(ends))
+
+
+def _fitting_stride(shape: tuple[int, ...], options: CloudOptions) -> int:
+    """Smallest side of squares, not under the option, of which one ray each fits the budget."""
+    stride = options.clearing_stride
+    while math.prod(-(-side // stride) for side in shape) * CLEARING_STEP_BYTES > options.max_bytes:
+        stride += 1
+    return stride
 
 
 def _ranked(size: NDArray[np.float32], index: NDArray[np.intp]) -> NDArray[np.uint64]:
