@@ -121,7 +121,7 @@ def test_diagnostics_name_every_task_with_numbers(active):
     bench.wait_for(REPORT, camera.send())
     bench.counters()
     assert set(bench.diagnostics) == {"inputs", "inference", "depth quality", "lens", "model",
-                                      "device"}
+                                      "device", "transport"}
     assert float(bench.diagnostics["inference"][2]["latency_p95_ms"]) > 0.0
     assert float(bench.diagnostics["lens"][2]["focus_diopters"]) == pytest.approx(
         LENS.focus_diopters)

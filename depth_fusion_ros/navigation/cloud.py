@@ -57,7 +57,7 @@ class CloudOptions:
         voxel_m: smallest voxel edge of the obstacle cloud, m. voxel_sigma_scale: a point's voxel
             grows to this share of its σ, where that is more.
         max_bytes: most bytes of an obstacle or clearing cloud. Nav2 subscribes best-effort, and
-            messages over 0.5 MB get lost there with an untuned Fast DDS, with others beside them.
+            messages over 0.5 MB get lost there with an untuned Fast DDS.
         max_sigma_ratio: σ/Z above which a depth neither marks nor clears.
         use_prior_only: depths that rest on a prior alone mark too; they never clear.
         clearing_range_m: length of the longest clearing ray, m.

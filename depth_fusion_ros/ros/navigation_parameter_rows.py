@@ -22,7 +22,7 @@ NAVIGATION_ROWS = (
               dynamic=True),
     Parameter("cloud.max_bytes", 450000, "Most bytes of `points/obstacles` and of "
               "`points/clearing`; voxels and squares grow until they fit. Nav2 subscribes best "
-              "effort, which loses messages above 0.5 MB on stock Fast DDS, and others with them.",
+              "effort, which loses messages above 0.5 MB on stock Fast DDS.",
               unit="bytes", minimum=10000, maximum=50000000, dynamic=True),
     Parameter("cloud.voxel_m", 0.05, "Edge of the smallest voxel of `points/obstacles`.",
               unit="m", minimum=0.01, maximum=1.0, dynamic=True),
