@@ -68,7 +68,6 @@ def box(x: Tensor, size_px: int) -> Tensor:
     return F.avg_pool2d(rows, (1, size_px), 1, (0, half), count_include_pad=False)
 
 
-
 def equalise(view: Tensor) -> Tensor:
     """Local relative contrast of a non-negative (B, 1, H, W) view: x / local mean − 1.
 

@@ -109,7 +109,7 @@ class DepthNode(ManagedNode):
 
     def unload(self) -> None:
         """Free the estimator and its memory; a subclass drops its own first."""
-        self.health.model_id = self.health.backend_name = self.health.device_name = ""
+        self.health.no_engine()
         free_memory()
 
     def loaded(self, engine: Engine) -> None:
@@ -229,7 +229,7 @@ class DepthNode(ManagedNode):
     def drop(self, cause: str, sentence: str) -> None:
         """Count a set that ends without depth and say why, at most once in five seconds a cause."""
         self.accounts.drop(cause)
-        self.health.inputs.why_dropped[cause] = sentence.splitlines()[-1]
+        self.health.inputs.why_dropped[cause] = (sentence.splitlines() or [""])[-1]
         self.warn_rarely(cause, f"dropped ({cause}): {sentence}")
 
     def warn_rarely(self, key: str, text: str) -> None:

@@ -65,6 +65,10 @@ class Health:
         self.backend_name, self.device_name = engine.backend_name, engine.device_name
         self.diagnostics.hardware_id = f"{engine.model_id} on {engine.device_name}"
 
+    def no_engine(self) -> None:
+        """Forget it: nothing is loaded."""
+        self.model_id = self.licence = self.backend_name = self.device_name = ""
+
     def frame(self, report: FrameReport, live_latency_ms: float) -> None:
         """Take the report of a published frame; live latency is NaN under bag time."""
         stages = dict(zip(report.stage_names, report.stage_ms))

@@ -88,7 +88,7 @@ class InputTask:
             return f"{sum(new_slices.values())} slices dropped, {self._mostly(new_slices)}"
         stopped = [topic for topic, rate_hz in rates_hz.items() if not rate_hz]
         if not stopped:
-            return "images come and make no sweep: see slices.* and the log"
+            return "images come and make none: see the other values and the log"
         if len(stopped) == len(messages):
             return "the source has stopped"
         return f"{', '.join(stopped)} stopped: check that part of the driver"

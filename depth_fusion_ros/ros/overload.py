@@ -67,7 +67,6 @@ class OverloadLadder:
     def __init__(self) -> None:
         self.step = Step.NONE
         self._values: Mapping[str, Any] = {}
-        self._skip = False
         self.reset()
 
     def reset(self) -> None:
@@ -75,7 +74,7 @@ class OverloadLadder:
         self.step = Step.NONE
         self._newest: deque[float] = deque(maxlen=WINDOW_FRAMES)
         self._late = self._frames = 0
-        self._went_up = False
+        self._went_up = self._skip = False
         self._before_ms: dict[Step, float] = {}
         self._saved: dict[Step, float] = {}
         self._calm = dict.fromkeys(Step, CALM_FRAMES)
