@@ -230,6 +230,8 @@ class _Seen:
             (self._reduced(unaligned), self._reduced_maps(aligned.maps, columns[0], rows[0])))
 
     def _reduced(self, stack: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        if self._divisor == 1:
+            return stack
         return np.stack([reduced(image, self._divisor) for image in stack])
 
     def _reduced_maps(self, maps: NDArray[np.float64], column: int, row: int
