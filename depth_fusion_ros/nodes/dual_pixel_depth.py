@@ -25,7 +25,7 @@ from depth_fusion_ros.estimation.dual_pixel import (
 from depth_fusion_ros.msg import LensState
 from depth_fusion_ros.ros.depth_node import DepthNode, Result
 from depth_fusion_ros.ros.engine import ConfigureError
-from depth_fusion_ros.ros.lens import ANCHORED, resolve_lens
+from depth_fusion_ros.ros.lens import ANCHORED, LensExpectation, resolve_lens
 from depth_fusion_ros.ros.messages import (
     VIEW_ENCODINGS,
     InputError,
@@ -101,6 +101,7 @@ class DualPixelDepth(DepthNode):
         openers = (LEFT, RIGHT) if values["dp.layout"] == "pair" else (PACKED,)
         others = (RGB, DP_INFO, RGB_INFO) if values["input.use_rgb"] else (DP_INFO,)
         self._without_lens, self._lens_expected = others, False
+        self._lens_expectation = LensExpectation()
         replay = values["replay.process_all"]
         # A burst brings many views before their other parts; every set counts in a replay. Large
         # queues are for equal stamps only: approximate joining gets slow (ros_comm #800).
@@ -141,13 +142,17 @@ class DualPixelDepth(DepthNode):
         for topic in self._input_topics.follow():
             self.get_logger().info(f"{topic}: its publisher is best effort, following it")
         if self._lens_wanted:
-            self._expect_lens(self.count_publishers(LENS) > 0)
+            self._expect_lens(self._lens_expectation.expected(
+                time.monotonic(), self.count_publishers(LENS)))
 
     def _on_message(self, topic: str, message: Any, received_ns: int) -> None:
         if self._inputs is None:
             return  # taken from the middleware just before the node was deactivated
-        if self._lens_wanted and not self._lens_expected:
-            self._expect_lens(topic == LENS or self.count_publishers(LENS) > 0)
+        if self._lens_wanted:
+            self._lens_expectation.message(time.monotonic())
+            if not self._lens_expected:
+                self._expect_lens(topic == LENS or self._lens_expectation.expected(
+                    time.monotonic(), self.count_publishers(LENS)))
         self._inputs.add(topic, message, received_ns)
 
     def _expect_lens(self, expected: bool) -> None:

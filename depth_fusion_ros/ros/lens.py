@@ -17,6 +17,34 @@ from depth_fusion_ros.optics.thin_lens import ThinLens
 from depth_fusion_ros.ros.messages import InputError
 
 TOPIC = "lens_state"
+_DISCOVERY_S = 0.3
+"""How long a source's publisher of lens_state may take to be discovered; below input.max_age_s."""
+_NEW_SOURCE_S = 5.0
+
+
+class LensExpectation:
+    """Whether sets wait for a lens state: as long as somebody publishes it.
+
+    The middleware discovers the publishers of a camera one after the other, and images may come
+    before lens_state is known to have a publisher. For a moment after the first message of a source
+    (one after silence) it is expected all the same, or its first sets would have no metres.
+    """
+
+    def __init__(self) -> None:
+        """Expect it until the first message and `_DISCOVERY_S` are past."""
+        self._began_s: float | None = None
+        self._newest_s = -math.inf
+
+    def message(self, now_s: float) -> None:
+        """Note a message on any topic of the source; now_s: a monotonic clock."""
+        if now_s - self._newest_s > _NEW_SOURCE_S:
+            self._began_s = now_s
+        self._newest_s = now_s
+
+    def expected(self, now_s: float, publishers: int) -> bool:
+        """Whether a set must wait for its lens state, where it has so many publishers."""
+        begun = self._began_s is not None and now_s - self._began_s > _DISCOVERY_S
+        return publishers > 0 or not begun
 
 
 @dataclass(frozen=True)
