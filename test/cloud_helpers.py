@@ -61,7 +61,7 @@ def some_options(draw: st.DrawFn) -> CloudOptions:
     return CloudOptions(
         voxel_m=draw(st.sampled_from([0.01, 0.05, 1.0])),
         voxel_sigma_scale=draw(st.sampled_from([0.0, 0.2, 10.0])),
-        max_bytes=draw(st.sampled_from([64, 200, 1000, 450_000])),
+        max_bytes=draw(st.sampled_from([64, 200, 1000, 235_000])),
         max_sigma_ratio=draw(st.sampled_from([0.05, 0.15, 1.0])),
         use_prior_only=draw(st.booleans()), clearing_range_m=draw(st.sampled_from([0.5, 4.0])),
         clearing_stride=draw(st.integers(1, 9)))

@@ -191,7 +191,8 @@ def small_shared_memory(folder: Path) -> dict[str, str]:
     """A middleware whose shared memory holds no large image: as with stock settings."""
     profile = share_file("config/dds/fastdds_large_data.xml").read_text()
     small = folder / "small.xml"
-    small.write_text(profile.replace("67108864", "524288").replace("16777216", "65500"))
+    small.write_text(profile.replace("67108864", "524288").replace(
+        "<maxMessageSize>16777216", "<maxMessageSize>65500"))
     return {"FASTDDS_DEFAULT_PROFILES_FILE": str(small)}
 
 

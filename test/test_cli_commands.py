@@ -175,7 +175,8 @@ def test_the_transport_check_sees_a_small_shared_memory_segment_lose_images(
 ) -> None:
     profile = Path(child_environment({})["FASTDDS_DEFAULT_PROFILES_FILE"]).read_text()
     small = tmp_path / "small.xml"
-    small.write_text(profile.replace("67108864", "524288").replace("16777216", "65500"))
+    small.write_text(profile.replace("67108864", "524288").replace(
+        "<maxMessageSize>16777216", "<maxMessageSize>65500"))
     code = (
         "from depth_fusion_ros.ros.environment import ensure_ros_environment as e; e();"
         "from depth_fusion_ros.ros.transport_check import check_transport;"

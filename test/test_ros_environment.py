@@ -14,6 +14,7 @@ from depth_fusion_ros.ros.environment import (
     DDS_PROFILE,
     child_environment,
     free_domain_id,
+    ros_problem,
     share_file,
     uses_wheels,
 )
@@ -87,3 +88,47 @@ def test_the_dds_profile_is_one_default_participant_with_a_64_mib_segment() -> N
     assert text["useBuiltinTransports"] == "false"
     (participant,) = (e for e in root.iter() if e.tag.endswith("}participant"))
     assert participant.get("is_default_profile") == "true"
+
+
+_SAY = """
+import sys, time, rclpy
+from std_msgs.msg import String
+rclpy.init()
+node = rclpy.create_node("robot")
+publisher = node.create_publisher(String, "word", 1)
+while True:
+    publisher.publish(String(data="heard"))
+    time.sleep(0.05)
+"""
+_HEAR = """
+import rclpy
+from std_msgs.msg import String
+rclpy.init()
+node, heard = rclpy.create_node("laptop"), []
+node.create_subscription(String, "word", lambda message: heard.append(message.data), 1)
+while not heard:
+    rclpy.spin_once(node, timeout_sec=0.1)
+print(heard[0])
+"""
+
+
+@pytest.mark.ros
+@pytest.mark.skipif(ros_problem() is not None, reason=str(ros_problem()))
+def test_who_shares_no_memory_hears_a_process_with_our_profile_as_another_computer_would(
+    tmp_path: Path,
+) -> None:
+    bare = {"PATH": os.environ["PATH"], "ROS_LOG_DIR": str(tmp_path),
+            "ROS_AUTOMATIC_DISCOVERY_RANGE": "SUBNET"}  # with LOCALHOST rmw adds a UDP of its own
+    ours = child_environment(bare, domain_id=free_domain_id())
+    without_memory = tmp_path / "udp.xml"
+    without_memory.write_text(share_file(DDS_PROFILE).read_text().replace(
+        "<transport_id>large_data_shm</transport_id>\n          ", ""))
+    laptop = ours | {"FASTDDS_DEFAULT_PROFILES_FILE": str(without_memory)}
+    robot = subprocess.Popen([sys.executable, "-c", _SAY], env=ours)
+    try:
+        done = subprocess.run([sys.executable, "-c", _HEAR], env=laptop, capture_output=True,
+                              text=True, timeout=30)
+    finally:
+        robot.terminate()
+        robot.wait(10)
+    assert done.stdout.strip() == "heard", done.stderr

@@ -56,8 +56,8 @@ class CloudOptions:
     Attributes:
         voxel_m: smallest voxel edge of the obstacle cloud, m. voxel_sigma_scale: a point's voxel
             grows to this share of its σ, where that is more.
-        max_bytes: most bytes of an obstacle or clearing cloud. Nav2 subscribes best-effort, and
-            messages over 0.5 MB get lost there with an untuned Fast DDS.
+        max_bytes: most bytes of an obstacle or clearing cloud. Nav2 subscribes best-effort and
+            both clouds leave at once: above 0.5 MB together an untuned Fast DDS loses the first.
         max_sigma_ratio: σ/Z above which a depth neither marks nor clears.
         use_prior_only: depths that rest on a prior alone mark too; they never clear.
         clearing_range_m: length of the longest clearing ray, m.
@@ -71,7 +71,7 @@ class CloudOptions:
 
     voxel_m: float = 0.05
     voxel_sigma_scale: float = 0.2
-    max_bytes: int = 450_000
+    max_bytes: int = 235_000
     max_sigma_ratio: float = 0.15
     use_prior_only: bool = False
     clearing_range_m: float = 4.0

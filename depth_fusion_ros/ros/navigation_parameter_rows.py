@@ -20,9 +20,10 @@ NAVIGATION_ROWS = (
     Parameter("cloud.max_rate_hz", 10.0, "Most clouds and scans per second, by their stamps; "
               "0 = one for each depth image.", unit="Hz", minimum=0.0, maximum=1000.0,
               dynamic=True),
-    Parameter("cloud.max_bytes", 450000, "Most bytes of `points/obstacles` and of "
+    Parameter("cloud.max_bytes", 235000, "Most bytes of `points/obstacles` and of "
               "`points/clearing`; voxels and squares grow until they fit. Nav2 subscribes best "
-              "effort, which loses messages above 0.5 MB on stock Fast DDS.",
+              "effort, and on stock Fast DDS the first of the two is lost where they exceed 0.5 MB "
+              "together.",
               unit="bytes", minimum=10000, maximum=50000000, dynamic=True),
     Parameter("cloud.voxel_m", 0.05, "Edge of the smallest voxel of `points/obstacles`.",
               unit="m", minimum=0.01, maximum=1.0, dynamic=True),
