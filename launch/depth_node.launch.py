@@ -93,8 +93,8 @@ def generate_launch_description() -> LaunchDescription:
             DeclareLaunchArgument(
                 "dds_profile",
                 default_value="auto",
-                description="Fast DDS profile: auto = the shipped large-data profile (one "
-                "computer) unless you have set one; off = leave alone; or a file.",
+                description="Fast DDS profile: auto = the shipped large-data profile unless "
+                "you have set one; off = the middleware's own transports; or a file.",
             ),
             OpaqueFunction(function=_start),
         ]
@@ -147,8 +147,10 @@ def _dds_profile(choice: str) -> list:
     """Return the action that sets the large-data profile, unless the user decided already."""
     theirs = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
     theirs += ("FASTDDS_BUILTIN_TRANSPORTS",)
-    if choice == "off" or (choice == "auto" and any(os.environ.get(name) for name in theirs)):
+    if choice in ("auto", "off") and any(os.environ.get(name) for name in theirs):
         return []
+    if choice == "off":  # said aloud, or the nodes would take the shipped profile themselves
+        return [SetEnvironmentVariable("FASTDDS_BUILTIN_TRANSPORTS", "DEFAULT")]
     shipped = ROOT / "config" / "dds" / "fastdds_large_data.xml"
     path = str(shipped) if choice == "auto" else choice
     return [SetEnvironmentVariable("FASTDDS_DEFAULT_PROFILES_FILE", path)]

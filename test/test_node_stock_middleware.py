@@ -1,11 +1,10 @@
-"""Clouds reach who listens as Nav2 does: best effort, its middleware as it comes."""
+"""Clouds reach who listens as Nav2 does: best effort, the middleware as it comes."""
 
 from __future__ import annotations
 
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -20,11 +19,7 @@ pytestmark = pytest.mark.ros
 TOPICS = ("/camera/points/obstacles", "/camera/points/clearing")
 BUDGET_BYTES = 450_000
 """Of each cloud: two of them exceed the stock segment, which loses most pairs."""
-STOCK = """<?xml version="1.0" encoding="UTF-8"?>
-<dds xmlns="http://www.eprosima.com"><profiles>
-  <participant profile_name="stock" is_default_profile="true"><rtps/></participant>
-</profiles></dds>
-"""
+STOCK = {"FASTDDS_DEFAULT_PROFILES_FILE": ""}
 LISTENER = """
 import json, sys, threading, rclpy
 from rclpy.qos import qos_profile_sensor_data
@@ -51,19 +46,14 @@ print(json.dumps(sizes), flush=True)
 """
 
 
-def test_best_effort_listeners_get_every_cloud_and_none_is_above_its_budget(
-        tmp_path: Path) -> None:
-    profile = tmp_path / "stock.xml"
-    profile.write_text(STOCK)
+def test_best_effort_listeners_get_every_cloud_and_none_is_above_its_budget() -> None:
     with Bench(outputs=(REPORT,)) as bench, bench.node(
             "cloud.max_rate_hz:=0.0", "cloud.voxel_m:=0.0115", "cloud.voxel_sigma_scale:=0.0",
             "cloud.max_sigma_ratio:=1.0", "depth.max_sigma_ratio:=1.0", "clearing.stride:=2",
-            "replay.process_all:=true", f"cloud.max_bytes:={BUDGET_BYTES}"):
-        stock = child_environment(domain_id=bench.domain)
-        stock["FASTDDS_DEFAULT_PROFILES_FILE"] = str(profile)
+            "replay.process_all:=true", f"cloud.max_bytes:={BUDGET_BYTES}", environment=STOCK):
         listener = subprocess.Popen(
             [sys.executable, "-c", LISTENER, *TOPICS], text=True, stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE, env=stock)
+            stdout=subprocess.PIPE, env=child_environment(domain_id=bench.domain) | STOCK)
         try:
             assert listener.stdout is not None and listener.stdout.readline().strip() == "ready"
             bench.wait(lambda: all(len(bench.ros.get_subscriptions_info_by_topic(topic)) >= 1

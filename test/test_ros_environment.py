@@ -43,9 +43,10 @@ def test_what_the_user_has_set_is_kept() -> None:
     [
         {"RMW_IMPLEMENTATION": "rmw_cyclonedds_cpp"},
         {"FASTRTPS_DEFAULT_PROFILES_FILE": "/my/old_profile.xml"},
+        {"FASTDDS_BUILTIN_TRANSPORTS": "DEFAULT"},
     ],
 )
-def test_our_profile_is_not_set_for_another_middleware_or_beside_an_older_profile(
+def test_our_profile_is_not_set_for_another_middleware_or_beside_a_choice_of_the_user(
     theirs: dict[str, str],
 ) -> None:
     assert "FASTDDS_DEFAULT_PROFILES_FILE" not in child_environment(theirs)

@@ -17,7 +17,7 @@ import random
 import socket
 import sys
 import sysconfig
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 
 PACKAGE_NAME = "depth_fusion_ros"
@@ -43,9 +43,7 @@ def child_environment(
         environment["ROS_DOMAIN_ID"] = str(domain_id)
     environment.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
     environment.setdefault("RMW_IMPLEMENTATION", "rmw_fastrtps_cpp")
-    is_fastdds = environment["RMW_IMPLEMENTATION"].startswith("rmw_fastrtps")
-    if is_fastdds and not user_dds_profile(environment):
-        environment["FASTDDS_DEFAULT_PROFILES_FILE"] = str(share_file(DDS_PROFILE))
+    set_dds_profile(environment)
     if uses_wheels():
         _prepend(environment, "AMENT_PREFIX_PATH", sys.prefix)
         for folder in wheel_library_folders():
@@ -66,6 +64,18 @@ def ensure_ros_environment(*, domain_id: int | None = None) -> None:
     if missing_library_path and not done_before and "rclpy" not in sys.modules:
         os.environ[_REEXEC_GUARD] = sys.prefix
         os.execv(sys.executable, sys.orig_argv)
+
+
+def set_dds_profile(environment: MutableMapping[str, str]) -> None:
+    """Name the shipped Fast DDS profile, unless the user chose a transport or another middleware.
+
+    Only the sender's profile decides what arrives on one computer, so a node that does this for
+    itself is heard by Nav2 and RViz as these come.
+    """
+    is_fastdds = environment.get("RMW_IMPLEMENTATION", "rmw_fastrtps").startswith("rmw_fastrtps")
+    chosen = user_dds_profile(environment) or environment.get("FASTDDS_BUILTIN_TRANSPORTS")
+    if is_fastdds and not chosen:
+        environment["FASTDDS_DEFAULT_PROFILES_FILE"] = str(share_file(DDS_PROFILE))
 
 
 def ros_problem() -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Callable
 from typing import Any
@@ -9,15 +10,19 @@ from typing import Any
 import rclpy
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 
+from depth_fusion_ros.ros.environment import set_dds_profile
 from depth_fusion_ros.ros.parameters import ParameterError
 
 
 def run_node(make: Callable[[], Any], arguments: list[str] | None) -> int:
     """Run a node until it is interrupted (SIGINT or SIGTERM).
 
+    On Fast DDS it uses the shipped profile, see `set_dds_profile`.
+
     Returns:
         0 after a clean stop, 2 where a parameter given at start is refused.
     """
+    set_dds_profile(os.environ)
     rclpy.init(args=arguments)
     try:
         node = make()
