@@ -64,12 +64,13 @@ def some_options(draw: st.DrawFn) -> CloudOptions:
         max_bytes=draw(st.sampled_from([64, 200, 1000, 235_000])),
         max_sigma_ratio=draw(st.sampled_from([0.05, 0.15, 1.0])),
         use_prior_only=draw(st.booleans()), clearing_range_m=draw(st.sampled_from([0.5, 4.0])),
+        clearing_max_sigma_ratio=draw(st.sampled_from([0.05, 0.3, 1.0])),
         clearing_stride=draw(st.integers(1, 9)))
 
 
-def qualifying(depth: NDArray, sigma: NDArray, labels: NDArray, options: CloudOptions,
+def qualifying(depth: NDArray, sigma: NDArray, labels: NDArray, ratio: float,
                priors: bool) -> NDArray[np.bool_]:
     allowed = [Provenance.MEASURED, Provenance.FUSED] + [Provenance.PRIOR_ONLY] * priors
     with np.errstate(invalid="ignore", over="ignore"):
         return (np.isin(labels, allowed) & np.isfinite(depth) & (depth > 0) & (depth < 1e6)
-                & np.isfinite(sigma) & (sigma <= options.max_sigma_ratio * depth))
+                & np.isfinite(sigma) & (sigma <= ratio * depth))

@@ -80,6 +80,7 @@ def test_a_frame_without_depth_gives_empty_clouds(value: float):
     ({"voxel_sigma_scale": -1.0}, "cloud.voxel_sigma_scale = -1.0: must be from 0"),
     ({"max_bytes": 63}, "cloud.max_bytes = 63: must be at least 64"),
     ({"max_sigma_ratio": float("nan")}, "cloud.max_sigma_ratio = nan: must be above 0"),
+    ({"clearing_max_sigma_ratio": 0.0}, "clearing.max_sigma_ratio = 0.0: must be above 0"),
     ({"min_m": 0.0}, "depth.min_m = 0.0: must be finite and > 0; set depth.min_m"),
     ({"clearing_range_m": 0.1}, "clearing.range_m = 0.1: must be above depth.min_m"),
     ({"clearing_stride": 0}, "clearing.stride = 0: must be at least 1 px; set clearing.stride"),

@@ -28,7 +28,7 @@ from depth_fusion_ros.optics.intrinsics import Intrinsics
 def clearing_by_hand(depth: NDArray, sigma: NDArray, labels: NDArray, camera: Intrinsics,
                      options: CloudOptions) -> dict[int, float]:
     """Pixel and depth of each ray's end, one square after the other."""
-    good = qualifying(depth, sigma, labels, options, priors=False)
+    good = qualifying(depth, sigma, labels, options.clearing_max_sigma_ratio, priors=False)
     length = ray_grid(camera).length
     with np.errstate(invalid="ignore"):
         near = depth - 2 * sigma

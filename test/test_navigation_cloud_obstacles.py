@@ -30,7 +30,7 @@ def test_every_obstacle_is_a_confident_pixel_as_measured(frame, options: CloudOp
     cloud = obstacle_points(depth, sigma, labels, camera, options)
     points = points_of(cloud)
     pixels = pixels_of(points, camera)
-    good = qualifying(depth, sigma, labels, options, options.use_prior_only)
+    good = qualifying(depth, sigma, labels, options.max_sigma_ratio, options.use_prior_only)
     assert good.ravel()[pixels].all()
     assert np.array_equal(points[:, 2], depth.ravel()[pixels])
     assert np.array_equal(points[:, 3], sigma.ravel()[pixels])
@@ -46,7 +46,8 @@ def test_each_voxel_keeps_exactly_its_nearest_point(frame, options: CloudOptions
     depth, sigma, labels, camera = frame
     cloud = obstacle_points(depth, sigma, labels, camera, options)
     kept = set(pixels_of(points_of(cloud), camera).tolist())
-    pixels = np.flatnonzero(qualifying(depth, sigma, labels, options, options.use_prior_only))
+    pixels = np.flatnonzero(qualifying(depth, sigma, labels, options.max_sigma_ratio,
+                                       options.use_prior_only))
     points = ray_grid(camera).points(pixels, depth.ravel()[pixels]).T
     ratio = options.voxel_sigma_scale * sigma.ravel()[pixels] / options.voxel_m
     least = round(np.log2(cloud.voxel_m / options.voxel_m))

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -181,6 +181,7 @@ def test_unsure_points_say_nothing(label: Provenance):
 
 
 @given(st.integers(0, 2**32), st.floats(-1.5, 1.5), st.floats(-3.1, 3.1))
+@example(282, 1.0495208875504796, 2.6640625)  # the one near point is on the edge of the band
 @settings(max_examples=60, deadline=None)
 def test_each_range_is_that_of_a_sure_point_of_the_band_in_its_bin(seed, pitch, yaw):
     random = np.random.default_rng(seed)
@@ -202,7 +203,7 @@ def test_each_range_is_that_of_a_sure_point_of_the_band_in_its_bin(seed, pitch, 
             assert found <= inside.min(initial=np.inf) * 1.0001
             assert np.isclose(planar[(labels <= 2) & (bins == number)], found, rtol=1e-4).any()
         elif np.isneginf(found):
-            assert inside.min() < 0.1501
+            assert (planar[(labels <= 2) & (bins == number)] < 0.1501).any()
         else:
             assert inside.size == 0
 

@@ -85,7 +85,7 @@ def nav2_check_command(
     names = tuple(dict.fromkeys(chosen("--scenes", scenes, NAVIGATION_SCENES))
                   if scenes else NAVIGATION_SCENES)
     recording = SimulatedNavigationBag(names, frames, *parse_size(size), seed)
-    demo = DualPixelDemo(recording, model=model, process_all=True, backend=backend)
+    demo = _OnTheRobot(recording, model=model, process_all=True, backend=backend)
     demo.check_model()
     if problem := ros_problem():
         fail(problem, EXIT_UNUSABLE)
@@ -109,6 +109,16 @@ def nav2_check_command(
     _write_json(out / "nav2_check.json", outcomes, rows, replayed, options,
                 time.perf_counter() - started)
     _conclude(rows, collector, out)
+
+
+class _OnTheRobot(DualPixelDemo):
+    """A camera whose height above the floor the node is told, as on any robot."""
+
+    def extra_parameters(self, bag_path: Path) -> dict[str, Any]:
+        """Return what the demo gives, and the height."""
+        from depth_fusion_ros.simulation.navigation_scenes import CAMERA_HEIGHT_M
+
+        return super().extra_parameters(bag_path) | {"floor.camera_height_m": CAMERA_HEIGHT_M}
 
 
 def _replayed(demo: DualPixelDemo, bag_path: Path, out: Path, rate: float) -> ReplayOutcome:

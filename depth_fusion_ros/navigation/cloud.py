@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from array import array
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import cv2
@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from depth_fusion_ros.estimation.estimate import Intrinsics
+from depth_fusion_ros.navigation.floor import Floor
 from depth_fusion_ros.navigation.rays import (
     FARTHEST_M,
     RayGrid,
@@ -58,9 +59,12 @@ class CloudOptions:
             grows to this share of its σ, where that is more.
         max_bytes: most bytes of an obstacle or clearing cloud. Nav2 subscribes best-effort and
             both clouds leave at once: above 0.5 MB together an untuned Fast DDS loses the first.
-        max_sigma_ratio: σ/Z above which a depth neither marks nor clears.
+        max_sigma_ratio: σ/Z above which a depth does not mark.
         use_prior_only: depths that rest on a prior alone mark too; they never clear.
+        floor: what may be floor does not mark.
         clearing_range_m: length of the longest clearing ray, m.
+        clearing_max_sigma_ratio: σ/Z above which a depth does not clear. Rays end at Z − 2σ, so a
+            depth may be vaguer than one that marks.
         clearing_stride: side of the square of pixels that gives one clearing ray, px; larger
             where one ray of each square might not fit max_bytes.
         min_m: smallest depth that the estimate reports, m; no clearing ray ends nearer.
@@ -74,7 +78,9 @@ class CloudOptions:
     max_bytes: int = 235_000
     max_sigma_ratio: float = 0.15
     use_prior_only: bool = False
+    floor: Floor = field(default_factory=Floor)
     clearing_range_m: float = 4.0
+    clearing_max_sigma_ratio: float = 0.3
     clearing_stride: int = 8
     min_m: float = 0.15
 
@@ -88,6 +94,8 @@ class CloudOptions:
              "at least 64, four points"),
             ("cloud.max_sigma_ratio", self.max_sigma_ratio, 0 < self.max_sigma_ratio <= 1,
              "above 0 and at most 1"),
+            ("clearing.max_sigma_ratio", self.clearing_max_sigma_ratio,
+             0 < self.clearing_max_sigma_ratio <= 1, "above 0 and at most 1"),
             ("depth.min_m", self.min_m, 0 < self.min_m < math.inf, "finite and > 0"),
             ("clearing.range_m", reach, self.min_m < reach < FARTHEST_M,
              "above depth.min_m and below 1e6 m"),
@@ -164,6 +172,8 @@ def obstacle_points(depth_m: NDArray[np.float32], sigma_m: NDArray[np.float32],
                     options: CloudOptions) -> CloudBytes:
     """Points to mark obstacles with: x y z sigma, 16 bytes a point, one per voxel.
 
+    Of the `confident` pixels those that cannot be floor, see `Floor`.
+
     The edge of a point's voxel is max(voxel_m, voxel_sigma_scale·σ), rounded down to voxel_m times
     a power of two, and points of different edges do not share voxels: unsure points thin each
     other, never sure ones. The point kept is the one nearest to the camera, as measured: a mean
@@ -189,6 +199,9 @@ def obstacle_points(depth_m: NDArray[np.float32], sigma_m: NDArray[np.float32],
                                       options.use_prior_only))
     points = rays.points(pixels, depth_m.ravel()[pixels])
     sigma = sigma_m.ravel()[pixels]
+    if options.floor.camera_height_m:
+        stands = ~options.floor.may_have(points, sigma)
+        pixels, points, sigma = pixels[stands], points[:, stands], sigma[stands]
     edge = 1 << _CELL_BITS
     cells = np.clip(np.floor(points / options.voxel_m), -edge, edge - 1).astype(np.int32)
     # frexp splits into a fraction in [1/2, 1) and an exponent: that less one is floor(log2).
@@ -211,14 +224,14 @@ def clearing_points(depth_m: NDArray[np.float32], sigma_m: NDArray[np.float32],
                     options: CloudOptions) -> CloudBytes:
     """Ends of rays that were seen to be free, to clear obstacles with: x y z, 12 bytes a point.
 
-    A pixel has an end at Z − 2σ if it is `confident` (never by a prior alone) and that is more
-    than min_m, and at clearing_range_m along its ray if it is +Inf by evidence; no end is farther
-    than that. Of each square of clearing_stride pixels the nearest end counts, along its own
-    pixel's ray, so that the background beside a thin obstacle does not clear it away. The square
-    gives no ray at all where something nearer may be in it: a −Inf pixel, or a finite one without
-    an end (unsure label, large or unknown σ, too near) whose Z − 2σ is nearer than the end or
-    unknown. Cutting the ray there instead would trust a depth that is not to be trusted. NaN
-    pixels neither clear nor forbid.
+    A pixel has an end at Z − 2σ if it is `confident` (never by a prior alone, up to
+    clearing_max_sigma_ratio) and that is more than min_m, and at clearing_range_m along its ray if
+    it is +Inf by evidence; no end is farther than that. Of each square of clearing_stride pixels
+    the nearest end counts, along its own pixel's ray, so that the background beside a thin obstacle
+    does not clear it away. The square gives no ray at all where something nearer may be in it: a
+    −Inf pixel, or a finite one without an end (unsure label, large or unknown σ, too near) whose Z
+    − 2σ is nearer than the end or unknown. Cutting the ray there instead would trust a depth that
+    is not to be trusted. NaN pixels neither clear nor forbid.
 
     Args:
         depth_m, sigma_m: (H, W) float32 m. provenance: (H, W) uint8, values of `Provenance`.
@@ -234,7 +247,7 @@ def clearing_points(depth_m: NDArray[np.float32], sigma_m: NDArray[np.float32],
     far = far_by_evidence(depth_m, provenance)
     with np.errstate(invalid="ignore", over="ignore"):
         near = depth_m - 2 * sigma_m
-        sure = confident(depth_m, sigma_m, provenance, options.max_sigma_ratio)
+        sure = confident(depth_m, sigma_m, provenance, options.clearing_max_sigma_ratio)
         sure &= near > options.min_m
         reach = near * rays.length
         end_z = np.where(far, limit, np.minimum(near, limit))

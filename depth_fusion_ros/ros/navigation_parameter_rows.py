@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from depth_fusion_ros.navigation.cloud import CloudOptions
+from depth_fusion_ros.navigation.floor import Floor
 from depth_fusion_ros.navigation.scan import LEVEL_FROM_OPTICAL, ScanOptions
 from depth_fusion_ros.ros.parameter_rows import ordered
 from depth_fusion_ros.ros.parameters import Parameter, Value
@@ -29,8 +30,8 @@ NAVIGATION_ROWS = (
               unit="m", minimum=0.01, maximum=1.0, dynamic=True),
     Parameter("cloud.voxel_sigma_scale", 0.2, "A point's voxel grows to this many of its standard "
               "deviations.", unit="1", minimum=0.0, maximum=10.0, dynamic=True),
-    Parameter("cloud.max_sigma_ratio", 0.15, "Pixels with sigma / depth above this neither mark "
-              "nor clear.", unit="1", minimum=0.01, maximum=1.0, dynamic=True),
+    Parameter("cloud.max_sigma_ratio", 0.15, "Pixels with sigma / depth above this do not mark, "
+              "and give no range in `scan`.", unit="1", minimum=0.01, maximum=1.0, dynamic=True),
     Parameter("cloud.use_prior_only", False, "Depths that rest on a prior alone mark too; they "
               "never clear.", dynamic=True),
     Parameter("cloud.silent_when_blind", True, "Publish no cloud for a frame in which nothing was "
@@ -40,8 +41,20 @@ NAVIGATION_ROWS = (
     Parameter("cloud.frame", "", "Robot frame of the clouds, through tf2; empty = the optical "
               "frame of the depth image. With a frame, set sensor_frame of Nav2's sources to the "
               "optical frame: rays start at the sensor, not at the robot's origin."),
+    Parameter("floor.camera_height_m", 0.0, "Height of the camera above a level floor; 0 = not "
+              "known. With it, points that may be floor do not mark: those below `floor.cut_m` "
+              "when they are `floor.sigmas` standard deviations farther. Tilt: `scan.pitch_rad`, "
+              "`scan.roll_rad`.", unit="m", minimum=0.0, maximum=100.0, dynamic=True),
+    Parameter("floor.cut_m", 0.08, "What is lower counts as floor; min_obstacle_height of Nav2's "
+              "marking source.", unit="m", minimum=0.0, maximum=10.0, dynamic=True),
+    Parameter("floor.sigmas", 2.0, "How many standard deviations a depth is given to be wrong by "
+              "before it may mark what could be floor.", unit="1", minimum=0.0, maximum=10.0,
+              dynamic=True),
     Parameter("clearing.range_m", 4.0, "Length of the longest clearing ray.", unit="m",
               minimum=0.5, maximum=30.0, dynamic=True),
+    Parameter("clearing.max_sigma_ratio", 0.3, "Pixels with sigma / depth above this do not clear; "
+              "rays end two sigma before the surface, so they may be vaguer than what marks.",
+              unit="1", minimum=0.01, maximum=1.0, dynamic=True),
     Parameter("clearing.stride", 8, "Side of the squares of pixels that give one clearing ray "
               "each.", unit="px", minimum=1, maximum=64, dynamic=True),
     Parameter("scan.enable", False, "Publish `scan` (LaserScan).", dynamic=True),
@@ -51,7 +64,7 @@ NAVIGATION_ROWS = (
               unit="m", minimum=-10.0, maximum=10.0, dynamic=True),
     Parameter("scan.max_height_m", 0.1, "Upper end of the band.",
               unit="m", minimum=-10.0, maximum=10.0, dynamic=True),
-    Parameter("scan.pitch_rad", 0.0, "How far the camera looks down.",
+    Parameter("scan.pitch_rad", 0.0, "How far the camera looks down, for `scan` and `floor`.",
               unit="rad", minimum=-1.57, maximum=1.57, dynamic=True),
     Parameter("scan.roll_rad", 0.0, "How far the camera is turned about its axis, its right side "
               "down.", unit="rad", minimum=-3.15, maximum=3.15, dynamic=True),
@@ -60,10 +73,14 @@ NAVIGATION_ROWS = (
 
 def cloud_options(values: Mapping[str, Any]) -> CloudOptions:
     """Options of the clouds out of a node's parameters."""
+    up = level_from_optical(values)[2]
     return CloudOptions(
         voxel_m=values["cloud.voxel_m"], voxel_sigma_scale=values["cloud.voxel_sigma_scale"],
         max_bytes=values["cloud.max_bytes"], max_sigma_ratio=values["cloud.max_sigma_ratio"],
         use_prior_only=values["cloud.use_prior_only"],
+        floor=Floor(values["floor.camera_height_m"], (float(up[0]), float(up[1]), float(up[2])),
+                    values["floor.cut_m"], values["floor.sigmas"]),
+        clearing_max_sigma_ratio=values["clearing.max_sigma_ratio"],
         clearing_range_m=values["clearing.range_m"], clearing_stride=values["clearing.stride"],
         min_m=values["depth.min_m"])
 
