@@ -132,6 +132,21 @@ def test_a_frame_in_which_nothing_was_measured_gives_no_clouds_and_no_scan():
         assert np.isnan(bench.wait_for(SCAN, stamp_ns).ranges).all()
 
 
+def test_a_frame_that_is_too_vague_to_mark_does_not_clear_either():
+    with Bench() as bench, bench.node("cloud.max_rate_hz:=0.0", "depth.max_sigma_ratio:=1.0",
+                                      "cloud.max_sigma_ratio:=0.01",
+                                      "clearing.max_sigma_ratio:=1.0"):
+        camera = bench.camera()
+        stamp_ns = camera.send()
+        depth = image_to_array(bench.wait_for(DEPTH, stamp_ns), DEPTH, ("32FC1",))
+        assert np.isfinite(depth).any()
+        bench.wait_for(REPORT, stamp_ns)
+        bench.counters()
+        values = bench.diagnostics["depth quality"][2]
+        assert int(values["clouds.clearing_rays"]) > 0 and int(values["clouds.blind"]) == 1
+        assert not bench.received[OBSTACLES] and not bench.received[CLEARING]
+
+
 def test_a_robot_frame_is_refused_where_tf2_is_not_installed():
     pytest.importorskip("rclpy")
     try:

@@ -35,8 +35,8 @@ from depth_fusion_ros.navigation.rays import (
     require,
 )
 
-__all__ = ["CloudBytes", "CloudOptions", "RayGrid", "clearing_points", "obstacle_points",
-           "organised_points", "ray_grid"]
+__all__ = ["CloudBytes", "CloudOptions", "RayGrid", "clearing_points", "is_blind",
+           "obstacle_points", "organised_points", "ray_grid"]
 
 ORGANISED_STEP_BYTES = 24  # x y z rgb sigma and 4 bytes of padding
 OBSTACLE_STEP_BYTES = 16  # x y z sigma
@@ -217,6 +217,17 @@ def obstacle_points(depth_m: NDArray[np.float32], sigma_m: NDArray[np.float32],
     kept.sort()
     return _cloud([*points[:, kept], sigma[kept]], voxel_m=options.voxel_m * 2**level,
                   thinned=len(pixels) - len(kept))
+
+
+def is_blind(depth_m: NDArray[np.float32], sigma_m: NDArray[np.float32],
+             provenance: NDArray[np.uint8], options: CloudOptions) -> bool:
+    """Whether no pixel could mark and none was seen to be far: vague depth alone is no sight.
+
+    Clearing rays of such a frame would keep a costmap current that no obstacle can get into.
+    """
+    return not (confident(depth_m, sigma_m, provenance, options.max_sigma_ratio,
+                          options.use_prior_only).any()
+                or far_by_evidence(depth_m, provenance).any())
 
 
 def clearing_points(depth_m: NDArray[np.float32], sigma_m: NDArray[np.float32],

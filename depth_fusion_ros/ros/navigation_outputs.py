@@ -18,6 +18,7 @@ from depth_fusion_ros.estimation.estimate import DepthEstimate
 from depth_fusion_ros.navigation.cloud import (
     CloudBytes,
     clearing_points,
+    is_blind,
     obstacle_points,
 )
 from depth_fusion_ros.navigation.scan import Scan, level_scan
@@ -100,11 +101,12 @@ class NavigationOutputs:
         obstacles, rays = obstacle_points(*arrays, options), clearing_points(*arrays, options)
         self.facts.update(obstacle_points=obstacles.count, obstacle_voxel_m=obstacles.voxel_m,
                           obstacle_points_thinned=obstacles.thinned, clearing_rays=rays.count)
-        if obstacles.count + rays.count == 0:
+        if obstacles.count == 0 and (rays.count == 0 or is_blind(*arrays[:3], options)):
             self.facts["blind"] += 1
             if values["cloud.silent_when_blind"]:
-                self._warn("blind", "nothing in the frame was measured: no clouds are published, "
-                           "so that the costmap goes stale; see provenance for the cause")
+                self._warn("blind", "nothing in the frame was measured well enough to mark: no "
+                           "clouds are published, so that the costmap goes stale; see provenance "
+                           "for the cause")
                 return
         placed = self._placed(header, obstacles, rays)
         if placed is None:
