@@ -59,6 +59,12 @@ def generate_launch_description() -> LaunchDescription:
                 "params_file.",
             ),
             DeclareLaunchArgument(
+                "camera_height_m",
+                default_value="",
+                description="Height of the camera above the floor (floor.camera_height_m); empty "
+                "= as in params_file.",
+            ),
+            DeclareLaunchArgument(
                 "rviz",
                 default_value="false",
                 choices=BOOLEAN,
@@ -120,6 +126,8 @@ def _start(context: LaunchContext) -> list:
             if value(argument)
         }
     )
+    if value("camera_height_m"):
+        overrides["floor.camera_height_m"] = float(value("camera_height_m"))
     node = value("node")
     shipped = str(ROOT / "config" / f"{FILES[node]}.yaml")
     files = [value("params_file") or shipped]

@@ -77,7 +77,9 @@ def _include(name: str, condition: Condition, **arguments: object) -> GroupActio
     """Return another launch file, without its RViz; scoped, or its rviz:=false would be ours."""
     included = IncludeLaunchDescription(
         PythonLaunchDescriptionSource(str(ROOT / "launch" / f"{name}.launch.py")),
+        # camera_height_m is for depth_node.launch.py, which theirs include
         launch_arguments={"model": LaunchConfiguration("model"), "rviz": "false",
+                          "camera_height_m": LaunchConfiguration("camera_height_m"),
                           **arguments}.items(),
     )
     return GroupAction([included], condition=condition, scoped=True, forwarding=True)

@@ -26,6 +26,7 @@ from depth_fusion_ros.estimation.pixels import (
     srgb_decoded,
 )
 from depth_fusion_ros.estimation.postprocess import (
+    TEXTURE_WINDOW_PX,
     flying_pixels,
     label_provenance,
     noise_energy,
@@ -123,11 +124,13 @@ class _Evidence:
 
     Attributes:
         energy: texture above noise. saturated: bool, clipped. off_px: of `disagreement_px`.
+        window_px: side of the window of `energy`, px of the depth.
     """
 
     energy: NDArray[np.float32]
     saturated: NDArray[np.bool_]
     off_px: NDArray[np.float32]
+    window_px: float
 
 
 class DualPixelEstimator:
@@ -187,14 +190,18 @@ class DualPixelEstimator:
             divisor * enlarged(values[:-(-height // divisor), :-(-width // divisor)], divisor,
                                (width, height)) for values in found)
         sigma = sigma * np.float32(divisor**0.5)  # as measured, see inference_divisor
-        energy = texture_energy(left, right) - noise_energy(left, right)
+        clipped = saturated > 0
+        energy = texture_energy(
+            left, right, clipped.T if options.parallax_axis == "y" else clipped)
+        energy -= noise_energy(left, right)
         maps = [disparity, sigma, energy, disagreement_px(left, right, disparity)]
         if options.parallax_axis == "y":
             maps = [values.T for values in maps]
         size = (frame.intrinsics.width_px, frame.intrinsics.height_px)
         disparity, sigma, energy, off_px = (resized(values, size) for values in maps)
-        clipped = resized(saturated, size) > 0.5
-        estimate = self._to_metres(frame, disparity, sigma, _Evidence(energy, clipped, off_px))
+        window_px = TEXTURE_WINDOW_PX * size[0] / frame.left.shape[1]
+        estimate = self._to_metres(frame, disparity, sigma, _Evidence(
+            energy, resized(saturated, size) > 0.5, off_px, window_px))
         estimate.stage_ms.update(
             preprocess=1e3 * (prepared - started),
             inference=1e3 * (inferred - prepared),
@@ -300,7 +307,7 @@ class DualPixelEstimator:
             np.copyto(sigma_m, np.nan, where=unsure)
         provenance = label_provenance(
             depth if scale_state.is_metric else disparity, evidence.energy, evidence.saturated,
-            contradicted(evidence.off_px, depth, gain))
+            contradicted(evidence.off_px, depth, gain), window_px=evidence.window_px)
         return DepthEstimate(
             depth_m=depth, sigma_m=sigma_m, provenance=provenance,
             disparity_px=np.ascontiguousarray(disparity),

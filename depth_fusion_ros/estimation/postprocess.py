@@ -12,6 +12,8 @@ TEXTURE_ENERGY_MIN = 2e-4
 """Mean squared relative gradient across the split below which nothing can be matched: about the
 gradient energy of 1.4 % noise."""
 TEXTURE_WINDOW_PX = 15
+CLIPPED_MARGIN_PX = 2
+"""Round clipped pixels where the gradient is that of clipping."""
 NOISE_TILE_PX = 16
 NOISE_QUANTILE = 0.05
 """Of the tiles: where there is texture the views differ by their disparity too."""
@@ -22,11 +24,13 @@ FLYING_CONTRAST = 0.1
 """Depth edges weaker than 10 % are slopes, not edges."""
 
 
-def texture_energy(left: NDArray[np.float32], right: NDArray[np.float32]) -> NDArray[np.float32]:
+def texture_energy(left: NDArray[np.float32], right: NDArray[np.float32],
+                   saturated: NDArray[np.bool_] | None = None) -> NDArray[np.float32]:
     """Mean squared relative gradient along x of the mean view: what matching can hold on to.
 
     Args:
         left, right: (H, W) float32 square root of linear light, parallax along x.
+        saturated: (H, W) clipped in either view: the edge of clipping is no texture; None = none.
 
     Returns:
         (H, W) float32, unitless, ≥ 0.
@@ -36,6 +40,8 @@ def texture_energy(left: NDArray[np.float32], right: NDArray[np.float32]) -> NDA
     gradient = cv2.Sobel(mean, cv2.CV_32F, 1, 0, ksize=1, scale=0.5,
                          borderType=cv2.BORDER_REPLICATE)
     relative = gradient / (local + np.float32(0.02))
+    if saturated is not None and saturated.any():
+        relative[_dilated(saturated, CLIPPED_MARGIN_PX)] = 0
     window = (TEXTURE_WINDOW_PX, TEXTURE_WINDOW_PX)
     return np.asarray(cv2.blur(relative * relative, window, borderType=cv2.BORDER_REPLICATE),
                       dtype=np.float32)
@@ -83,7 +89,8 @@ def flying_pixels(depth_m: NDArray[np.float32], radius_px: int) -> NDArray[np.bo
 
 def label_provenance(value: NDArray[np.float32], energy: NDArray[np.float32],
                      saturated: NDArray[np.bool_],
-                     contradicted: NDArray[np.bool_] | None = None) -> NDArray[np.uint8]:
+                     contradicted: NDArray[np.bool_] | None = None, *,
+                     window_px: float = TEXTURE_WINDOW_PX) -> NDArray[np.uint8]:
     """Label each pixel with `Provenance`: where its depth comes from, or why it has none.
 
     Args:
@@ -93,12 +100,25 @@ def label_provenance(value: NDArray[np.float32], energy: NDArray[np.float32],
         energy: (H, W) from `texture_energy`, less `noise_energy`.
         saturated: (H, W) clipped in either view.
         contradicted: (H, W) the views disagree with the depth: PRIOR_ONLY, a guess; None = nowhere.
+        window_px: side of the window of `energy` on this grid. Energy reaches half of it from
+            texture into a blank surface, where a guess of +Inf must not be taken for free space:
+            +Inf so near to a blank or clipped pixel is TEXTURELESS.
     """
     label = np.full(value.shape, Provenance.MEASURED, np.uint8)
     label[np.isinf(value)] = Provenance.OUT_OF_RANGE
     if contradicted is not None:
         label[contradicted] = Provenance.PRIOR_ONLY
     label[np.isnan(value)] = Provenance.NONE
-    label[energy < TEXTURE_ENERGY_MIN] = Provenance.TEXTURELESS
+    blank = energy < TEXTURE_ENERGY_MIN
+    far = np.isposinf(value)
+    if far.any():
+        blank |= far & _dilated(blank | saturated, round(window_px) // 2)
+    label[blank] = Provenance.TEXTURELESS
     label[saturated] = Provenance.SATURATED
     return label
+
+
+def _dilated(mask: NDArray[np.bool_], radius_px: int) -> NDArray[np.bool_]:
+    """Pixels with one of the mask in the square of this radius round them."""
+    kernel = np.ones((2 * radius_px + 1,) * 2, np.uint8)
+    return np.asarray(cv2.dilate(mask.view(np.uint8), kernel), np.uint8).view(np.bool_)

@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from array import array
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TypeVar
 
 import cv2
@@ -24,22 +24,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from depth_fusion_ros.estimation.estimate import Intrinsics
-from depth_fusion_ros.navigation.floor import Floor
+from depth_fusion_ros.navigation.cloud_options import OBSTACLE_STEP_BYTES, CloudOptions
 from depth_fusion_ros.navigation.rays import (
-    FARTHEST_M,
     RayGrid,
     check_sizes,
     confident,
     far_by_evidence,
     ray_grid,
-    require,
 )
+from depth_fusion_ros.navigation.veil import is_veil
 
 __all__ = ["CloudBytes", "CloudOptions", "RayGrid", "clearing_points", "is_blind",
            "obstacle_points", "organised_points", "ray_grid"]
 
 ORGANISED_STEP_BYTES = 24  # x y z rgb sigma and 4 bytes of padding
-OBSTACLE_STEP_BYTES = 16  # x y z sigma
 CLEARING_STEP_BYTES = 12  # x y z
 
 _GREY = 0x00808080
@@ -51,58 +49,6 @@ _Number = TypeVar("_Number", np.uint64, np.float32)
 
 
 @dataclass(frozen=True)
-class CloudOptions:
-    """What goes into the clouds for Nav2.
-
-    Attributes:
-        voxel_m: smallest voxel edge of the obstacle cloud, m. voxel_sigma_scale: a point's voxel
-            grows to this share of its σ, where that is more.
-        max_bytes: most bytes of an obstacle or clearing cloud. Nav2 subscribes best-effort and
-            both clouds leave at once: above 0.5 MB together an untuned Fast DDS loses the first.
-        max_sigma_ratio: σ/Z above which a depth does not mark.
-        use_prior_only: depths that rest on a prior alone mark too; they never clear.
-        floor: what may be floor does not mark.
-        clearing_range_m: length of the longest clearing ray, m.
-        clearing_max_sigma_ratio: σ/Z above which a depth does not clear. Rays end at Z − 2σ, so a
-            depth may be vaguer than one that marks.
-        clearing_stride: side of the square of pixels that gives one clearing ray, px; larger
-            where one ray of each square might not fit max_bytes.
-        min_m: smallest depth that the estimate reports, m; no clearing ray ends nearer.
-
-    Raises:
-        ValueError: a value outside its range; the text names it, the rule and the remedy.
-    """
-
-    voxel_m: float = 0.05
-    voxel_sigma_scale: float = 0.2
-    max_bytes: int = 235_000
-    max_sigma_ratio: float = 0.15
-    use_prior_only: bool = False
-    floor: Floor = field(default_factory=Floor)
-    clearing_range_m: float = 4.0
-    clearing_max_sigma_ratio: float = 0.3
-    clearing_stride: int = 8
-    min_m: float = 0.15
-
-    def __post_init__(self) -> None:
-        reach = self.clearing_range_m
-        require((
-            ("cloud.voxel_m", self.voxel_m, 0.001 <= self.voxel_m <= 10, "from 0.001 to 10 m"),
-            ("cloud.voxel_sigma_scale", self.voxel_sigma_scale,
-             0 <= self.voxel_sigma_scale <= 100, "from 0 (voxels do not grow) to 100"),
-            ("cloud.max_bytes", self.max_bytes, self.max_bytes >= 4 * OBSTACLE_STEP_BYTES,
-             "at least 64, four points"),
-            ("cloud.max_sigma_ratio", self.max_sigma_ratio, 0 < self.max_sigma_ratio <= 1,
-             "above 0 and at most 1"),
-            ("clearing.max_sigma_ratio", self.clearing_max_sigma_ratio,
-             0 < self.clearing_max_sigma_ratio <= 1, "above 0 and at most 1"),
-            ("depth.min_m", self.min_m, 0 < self.min_m < math.inf, "finite and > 0"),
-            ("clearing.range_m", reach, self.min_m < reach < FARTHEST_M,
-             "above depth.min_m and below 1e6 m"),
-            ("clearing.stride", self.clearing_stride, self.clearing_stride >= 1, "at least 1 px")))
-
-
-@dataclass(frozen=True)
 class CloudBytes:
     """An unorganised cloud, all finite: PointCloud2 of height 1, little-endian, ``is_dense``.
 
@@ -111,6 +57,7 @@ class CloudBytes:
         count: points. step_bytes: bytes of one.
         voxel_m: edge of the smallest voxel used, m; NaN = not thinned by voxels.
         thinned: points that qualified and were left out.
+        veil, floor: points that were sure enough, but a veil between near and far, or maybe floor.
     """
 
     data: array[int]
@@ -118,6 +65,8 @@ class CloudBytes:
     step_bytes: int
     voxel_m: float = math.nan
     thinned: int = 0
+    veil: int = 0
+    floor: int = 0
 
 
 def organised_points(depth_m: NDArray[np.float32], sigma_m: NDArray[np.float32],
@@ -172,7 +121,7 @@ def obstacle_points(depth_m: NDArray[np.float32], sigma_m: NDArray[np.float32],
                     options: CloudOptions) -> CloudBytes:
     """Points to mark obstacles with: x y z sigma, 16 bytes a point, one per voxel.
 
-    Of the `confident` pixels those that cannot be floor, see `Floor`.
+    Of the `confident` pixels those that are no veil (`is_veil`) and cannot be floor (`Floor`).
 
     The edge of a point's voxel is max(voxel_m, voxel_sigma_scale·σ), rounded down to voxel_m times
     a power of two, and points of different edges do not share voxels: unsure points thin each
@@ -195,10 +144,13 @@ def obstacle_points(depth_m: NDArray[np.float32], sigma_m: NDArray[np.float32],
     """
     check_sizes(intrinsics, depth_m=depth_m, sigma_m=sigma_m, provenance=provenance)
     rays = ray_grid(intrinsics)
-    pixels = np.flatnonzero(confident(depth_m, sigma_m, provenance, options.max_sigma_ratio,
-                                      options.use_prior_only))
+    sure = confident(depth_m, sigma_m, provenance, options.max_sigma_ratio,
+                     options.use_prior_only)
+    veil = sure & is_veil(depth_m, intrinsics, options.max_incidence_deg)
+    pixels = np.flatnonzero(sure & ~veil)
     points = rays.points(pixels, depth_m.ravel()[pixels])
     sigma = sigma_m.ravel()[pixels]
+    qualified = len(pixels)
     if options.floor.camera_height_m:
         stands = ~options.floor.may_have(points, sigma)
         pixels, points, sigma = pixels[stands], points[:, stands], sigma[stands]
@@ -216,7 +168,8 @@ def obstacle_points(depth_m: NDArray[np.float32], sigma_m: NDArray[np.float32],
             break
     kept.sort()
     return _cloud([*points[:, kept], sigma[kept]], voxel_m=options.voxel_m * 2**level,
-                  thinned=len(pixels) - len(kept))
+                  thinned=len(pixels) - len(kept), veil=int(np.count_nonzero(veil)),
+                  floor=qualified - len(pixels))
 
 
 def is_blind(depth_m: NDArray[np.float32], sigma_m: NDArray[np.float32],
@@ -319,7 +272,7 @@ def _least_per_square(image: NDArray[_Number], stride: int) -> NDArray[_Number]:
 
 
 def _cloud(fields: Sequence[NDArray[np.float32]], *, voxel_m: float = math.nan,
-           thinned: int = 0) -> CloudBytes:
+           thinned: int = 0, veil: int = 0, floor: int = 0) -> CloudBytes:
     points = np.stack(fields, axis=1).astype(np.float32, copy=False)
     return CloudBytes(array("B", points.tobytes()), len(points), 4 * points.shape[1], voxel_m,
-                      thinned)
+                      thinned, veil, floor)

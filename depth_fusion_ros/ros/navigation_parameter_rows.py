@@ -41,6 +41,10 @@ NAVIGATION_ROWS = (
     Parameter("cloud.frame", "", "Robot frame of the clouds, through tf2; empty = the optical "
               "frame of the depth image. With a frame, set sensor_frame of Nav2's sources to the "
               "optical frame: rays start at the sensor, not at the robot's origin."),
+    Parameter("cloud.max_incidence_deg", 82.0, "Points on a surface seen under a larger angle from "
+              "its normal do not mark: networks draw such veils from the edge of a thing back to "
+              "what is behind it; 90 = all mark.", unit="deg", minimum=45.0, maximum=90.0,
+              dynamic=True),
     Parameter("floor.camera_height_m", 0.0, "Height of the camera above a level floor; 0 = not "
               "known. With it, points that may be floor do not mark: those below `floor.cut_m` "
               "when they are `floor.sigmas` standard deviations farther. Tilt: `scan.pitch_rad`, "
@@ -78,6 +82,7 @@ def cloud_options(values: Mapping[str, Any]) -> CloudOptions:
         voxel_m=values["cloud.voxel_m"], voxel_sigma_scale=values["cloud.voxel_sigma_scale"],
         max_bytes=values["cloud.max_bytes"], max_sigma_ratio=values["cloud.max_sigma_ratio"],
         use_prior_only=values["cloud.use_prior_only"],
+        max_incidence_deg=values["cloud.max_incidence_deg"],
         floor=Floor(values["floor.camera_height_m"], (float(up[0]), float(up[1]), float(up[2])),
                     values["floor.cut_m"], values["floor.sigmas"]),
         clearing_max_sigma_ratio=values["clearing.max_sigma_ratio"],

@@ -66,6 +66,8 @@ DEPTH_ROWS = (
               "0 = never.", unit="ms", minimum=0.0, maximum=60000.0, dynamic=True),
     *OVERLOAD_ROWS,
     *TRANSPORT_ROWS,
+    Parameter("save.folder", "", "Folder for the files of `~/save_frame`, made where it is "
+              "missing; empty = `depth_fusion` in `$ROS_HOME` or `~/.ros`.", dynamic=True),
     Parameter("diagnostics.period_s", 1.0, "Period of `/diagnostics`.",
               unit="s", minimum=0.1, maximum=60.0),
     Parameter("autostart", True, "Configure and activate without being asked; false where a "
