@@ -35,20 +35,27 @@ class SmallSweep:
     depth_m: NDArray[np.float32]
 
 
-def small_sweep(seed: int, focus: tuple[float, ...] = FOCUS) -> SmallSweep:
-    """Return one random sweep of 24x32 px that breathes; its truth holds NaN, +Inf and −Inf."""
+def small_sweep(seed: int, focus: tuple[float, ...] = FOCUS, *, times: int = 1) -> SmallSweep:
+    """Return one random sweep that breathes; its truth holds NaN, +Inf and −Inf.
+
+    times: as many times 32x24 px a side.
+    """
     random = np.random.default_rng(seed)
-    depth = random.uniform(0.5, 6.0, (24, 32)).astype(np.float32)
+    width, height = 32 * times, 24 * times
+    depth = random.uniform(0.5, 6.0, (height, width)).astype(np.float32)
     depth[0, :3] = np.nan, np.inf, -np.inf
     return SmallSweep(tuple(
-        SmallSlice(random.integers(0, 256, (24, 32, 3), dtype=np.uint8), LENS.refocused(position),
-                   Intrinsics(440 + position, 440 + position, 15.5, 11.5, 32, 24))
+        SmallSlice(random.integers(0, 256, (height, width, 3), dtype=np.uint8),
+                   LENS.refocused(position),
+                   Intrinsics(440 + position, 440 + position, (width - 1) / 2, (height - 1) / 2,
+                              width, height))
         for position in focus), depth)
 
 
-def write_small_sweeps(path: Path, sweeps: int = 2, **options: Any) -> list[SmallSweep]:
-    """Write random sweeps and return them."""
-    made = [small_sweep(seed) for seed in range(sweeps)]
+def write_small_sweeps(path: Path, sweeps: int = 2, *, times: int = 1, **options: Any
+                       ) -> list[SmallSweep]:
+    """Write random sweeps and return them; `times` as of `small_sweep`."""
+    made = [small_sweep(seed, times=times) for seed in range(sweeps)]
     with SweepBagWriter(path, metadata={"seed": "0"}, **options) as bag:
         for index, sweep in enumerate(made):
             bag.write_sweep(sweep, bag.start_ns + index * SWEEP_NS, SLICE_NS)

@@ -1,11 +1,13 @@
-"""Message objects of what a simulated camera says besides its images: intrinsics, lens, frames.
+"""Message objects of what a camera says besides its images: intrinsics, lens, frames.
 
     info = camera_info(frame.intrinsics, width_px, height_px, stamp_ns, frame_id)
     state = lens_state(frame.lens, stamp_ns, frame_id, SweepTag(1, index=0, size=5))
+    state = lens_state(LensReport(), stamp_ns, frame_id)   # nothing is known of the lens
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -45,16 +47,49 @@ class IntrinsicsLike(Protocol):
     def height_px(self) -> int: ...
 
 
+@dataclass(frozen=True)
+class LensReport:
+    """What a recording tells of its lens, as in LensState.msg; by default nothing.
+
+    Attributes:
+        focus_diopters, focus_sigma_diopters: 1/m, NaN = unknown.
+        calibration, origin, motion: constants of LensState without their prefix.
+        focal_length_m, f_number, pixel_pitch_x_m, pixel_pitch_y_m, gain: 0 = unknown.
+    """
+
+    focus_diopters: float = math.nan
+    focus_sigma_diopters: float = math.nan
+    calibration: str = "UNKNOWN"
+    origin: str = "UNKNOWN"
+    motion: str = "UNKNOWN"
+    focal_length_m: float = 0.0
+    f_number: float = 0.0
+    pixel_pitch_x_m: float = 0.0
+    pixel_pitch_y_m: float = 0.0
+    gain: float = 0.0
+
+
+def simulated_lens_report(lens: LensLike) -> LensReport:
+    """Return what a simulated lens tells: calibrated, stationary, square pixels."""
+    return LensReport(lens.focus_diopters, 0.0, "CALIBRATED", "ENCODER", "STATIONARY",
+                      lens.focal_length_m, lens.f_number, lens.pixel_pitch_m, lens.pixel_pitch_m,
+                      gain=1.0)
+
+
 def camera_info(
-    intrinsics: IntrinsicsLike, width_px: int, height_px: int, stamp_ns: int, frame_id: str
+    intrinsics: IntrinsicsLike | None, width_px: int, height_px: int, stamp_ns: int, frame_id: str
 ) -> Any:
     """Return a CameraInfo without distortion for a view of `width_px` x `height_px`.
 
-    P[3] is 0: dual-pixel views share one lens and have no stereo baseline.
+    P[3] is 0: dual-pixel views share one lens and have no stereo baseline. Without intrinsics K
+    and P are zero, which says "not calibrated".
     """
-    sx, sy = width_px / intrinsics.width_px, height_px / intrinsics.height_px
-    fx, fy = intrinsics.fx_px * sx, intrinsics.fy_px * sy
-    cx, cy = (intrinsics.cx_px + 0.5) * sx - 0.5, (intrinsics.cy_px + 0.5) * sy - 0.5
+    fx = fy = cx = cy = 0.0
+    if intrinsics is not None:
+        sx, sy = width_px / intrinsics.width_px, height_px / intrinsics.height_px
+        fx, fy = intrinsics.fx_px * sx, intrinsics.fy_px * sy
+        cx, cy = (intrinsics.cx_px + 0.5) * sx - 0.5, (intrinsics.cy_px + 0.5) * sy - 0.5
+    last = float(intrinsics is not None)
     roi = message_class("sensor_msgs/msg/RegionOfInterest")(
         x_offset=0, y_offset=0, height=0, width=0, do_rectify=False
     )
@@ -64,9 +99,9 @@ def camera_info(
         width=width_px,
         distortion_model="plumb_bob",
         d=np.zeros(5),
-        k=np.array([fx, 0, cx, 0, fy, cy, 0, 0, 1], dtype=np.float64),
+        k=np.array([fx, 0, cx, 0, fy, cy, 0, 0, last], dtype=np.float64),
         r=np.eye(3).reshape(-1),
-        p=np.array([fx, 0, cx, 0, 0, fy, cy, 0, 0, 0, 1, 0], dtype=np.float64),
+        p=np.array([fx, 0, cx, 0, 0, fy, cy, 0, 0, 0, last, 0], dtype=np.float64),
         binning_x=0,
         binning_y=0,
         roi=roi,
@@ -86,25 +121,28 @@ class SweepTag:
     size: int = 0
 
 
-def lens_state(lens: LensLike, stamp_ns: int, frame_id: str, tag: SweepTag | None = None) -> Any:
-    """Return the LensState of a simulated lens: calibrated, stationary, square pixels."""
+def lens_state(
+    lens: LensLike | LensReport, stamp_ns: int, frame_id: str, tag: SweepTag | None = None
+) -> Any:
+    """Return the LensState of a lens as reported, or of a simulated one."""
+    told = lens if isinstance(lens, LensReport) else simulated_lens_report(lens)
     tag = tag or SweepTag()
     kind = message_class("depth_fusion_ros/msg/LensState")
     return kind(
         header=header(stamp_ns, frame_id),
-        focus_diopters=lens.focus_diopters,
-        focus_diopters_start=lens.focus_diopters,
-        focus_diopters_end=lens.focus_diopters,
-        focus_diopters_stddev=0.0,
-        focus_calibration=kind.CALIBRATION_CALIBRATED,
-        focus_origin=kind.ORIGIN_ENCODER,
-        lens_motion=kind.MOTION_STATIONARY,
-        focal_length_m=lens.focal_length_m,
-        f_number=lens.f_number,
-        pixel_pitch_x_m=lens.pixel_pitch_m,
-        pixel_pitch_y_m=lens.pixel_pitch_m,
+        focus_diopters=told.focus_diopters,
+        focus_diopters_start=told.focus_diopters,
+        focus_diopters_end=told.focus_diopters,
+        focus_diopters_stddev=told.focus_sigma_diopters,
+        focus_calibration=getattr(kind, f"CALIBRATION_{told.calibration}"),
+        focus_origin=getattr(kind, f"ORIGIN_{told.origin}"),
+        lens_motion=getattr(kind, f"MOTION_{told.motion}"),
+        focal_length_m=told.focal_length_m,
+        f_number=told.f_number,
+        pixel_pitch_x_m=told.pixel_pitch_x_m,
+        pixel_pitch_y_m=told.pixel_pitch_y_m,
         exposure_time_s=0.0,
-        gain=1.0,
+        gain=told.gain,
         actuator_position=0,
         sweep_id=tag.sweep_id,
         sweep_index=tag.index,

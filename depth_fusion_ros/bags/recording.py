@@ -15,11 +15,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
 from rosbags.interfaces import Connection
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.rosbag2.errors import WriterError
 
 from . import topics as names
+from .images import image_message
 from .messages import static_transform
 from .typestore import BagError, bag_typestore
 
@@ -101,6 +104,12 @@ class BagWriter:
             stamp_ns,
             latched=True,
         )
+
+    def write_map(self, topic: str, values: NDArray[Any], stamp_ns: int) -> None:
+        """Write (H, W) numbers, such as truth, as a 32FC1 image of the camera's frame."""
+        message = image_message(
+            values.astype(np.float32, copy=False), "32FC1", stamp_ns, self.frame_id)
+        self.write_message(topic, "sensor_msgs/msg/Image", message, stamp_ns)
 
     def write_message(
         self, topic: str, type_name: str, message: Any, log_time_ns: int, *, latched: bool = False

@@ -1,4 +1,4 @@
-"""Write simulated focus sweeps as rosbag2.
+"""Write focus sweeps as rosbag2.
 
     with SweepBagWriter(path, metadata={"seed": "0"}) as bag:
         for index, sweep in enumerate(simulate_sweeps(sweeps=12)):
@@ -19,7 +19,14 @@ from numpy.typing import NDArray
 
 from . import topics as names
 from .images import image_message
-from .messages import IntrinsicsLike, LensLike, SweepTag, camera_info, lens_state
+from .messages import (
+    IntrinsicsLike,
+    LensLike,
+    LensReport,
+    SweepTag,
+    camera_info,
+    lens_state,
+)
 from .recording import BagWriter
 from .typestore import BagError
 
@@ -30,9 +37,9 @@ class SliceLike(Protocol):
     @property
     def image(self) -> NDArray[np.uint8]: ...
     @property
-    def lens(self) -> LensLike: ...
+    def lens(self) -> LensLike | LensReport: ...
     @property
-    def intrinsics(self) -> IntrinsicsLike: ...
+    def intrinsics(self) -> IntrinsicsLike | None: ...
 
 
 class SweepLike(Protocol):
@@ -87,9 +94,7 @@ class SweepBagWriter(BagWriter):
             }
             for topic, message in contents.items():
                 self.write_message(topic, names.SWEEP_INPUT_TOPICS[topic], message, stamp_ns)
-        truth = image_message(
-            sweep.depth_m.astype(np.float32, copy=False), "32FC1", stamp_ns, self.frame_id)
-        self.write_message(names.TRUTH_DEPTH, "sensor_msgs/msg/Image", truth, stamp_ns)
+        self.write_map(names.TRUTH_DEPTH, sweep.depth_m, stamp_ns)
         return stamp_ns
 
 

@@ -23,6 +23,8 @@ SWEEP_IMAGE = "sweep/image_raw"
 SWEEP_CAMERA_INFO = "sweep/camera_info"
 LENS_STATE = "lens_state"
 TRUTH_DEPTH = "ground_truth/depth"
+TRUTH_INVERSE_DEPTH = "ground_truth/relative_inverse_depth"
+"""Truth without a scale: 32FC1, right up to scale and shift, larger is nearer, NaN unknown."""
 TF_STATIC = "/tf_static"
 
 INPUT_TOPICS = {

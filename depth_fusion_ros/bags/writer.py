@@ -1,4 +1,4 @@
-"""Write simulated dual-pixel sequences as rosbag2.
+"""Write dual-pixel sequences as rosbag2.
 
     with DualPixelBagWriter(path, metadata={"seed": "0"}) as bag:
         for index, frame in enumerate(simulate_sequence(frames=40)):
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from . import topics as names
 from .images import image_message
-from .messages import IntrinsicsLike, LensLike, camera_info, lens_state
+from .messages import IntrinsicsLike, LensLike, LensReport, camera_info, lens_state
 from .recording import DEFAULT_START_NS, BagWriter, remove_bag
 from .typestore import BagError
 
@@ -25,10 +25,11 @@ __all__ = ["DEFAULT_START_NS", "DualPixelBagWriter", "FrameLike", "remove_bag"]
 
 
 class FrameLike(Protocol):
-    """One simulated set; `simulation.SimulatedFrame` fits.
+    """One set; `simulation.SimulatedFrame` fits.
 
     left, right: (H, W) uint16 (mono16) or uint8 (mono8), linear. rgb: (H, W, 3) uint8.
-    depth_m: (H, W) float32 truth, metres along z; NaN and ±Inf as in REP-117.
+    depth_m: (H, W) float32 truth, metres along z; NaN and ±Inf as in REP-117; None = no message.
+    intrinsics: None = not calibrated.
     """
 
     @property
@@ -38,11 +39,11 @@ class FrameLike(Protocol):
     @property
     def rgb(self) -> NDArray[np.uint8]: ...
     @property
-    def depth_m(self) -> NDArray[np.float32]: ...
+    def depth_m(self) -> NDArray[np.float32] | None: ...
     @property
-    def lens(self) -> LensLike: ...
+    def lens(self) -> LensLike | LensReport: ...
     @property
-    def intrinsics(self) -> IntrinsicsLike: ...
+    def intrinsics(self) -> IntrinsicsLike | None: ...
 
 
 class DualPixelBagWriter(BagWriter):
@@ -79,8 +80,6 @@ class DualPixelBagWriter(BagWriter):
         }
         for topic, message in contents.items():
             self.write_message(topic, names.INPUT_TOPICS[topic], message, stamp_ns)
-        truth = image_message(
-            frame.depth_m.astype(np.float32, copy=False), "32FC1", stamp_ns, self.frame_id
-        )
-        self.write_message(names.TRUTH_DEPTH, "sensor_msgs/msg/Image", truth, stamp_ns)
+        if frame.depth_m is not None:
+            self.write_map(names.TRUTH_DEPTH, frame.depth_m, stamp_ns)
         self.frames_written += 1

@@ -135,22 +135,32 @@ def raytraced_samples(folder: Path, split: str, noise: str, seed: int = 0,
     if not files:
         raise FileNotFoundError(f"{folder}: holds no scene_*.npz; name the ray-traced folder")
     random = np.random.default_rng(seed)
-    suffix = "" if split == "ideal" else "_real"
     for path in files:
-        data = np.load(path)
-        meta = json.loads(str(data["meta"]))
-        grey = np.array(GREY_WEIGHTS, np.float32) / 4095
-        left, right = (data[f"dp_{side}{suffix}_lin12"].astype(np.float32) @ grey
-                       for side in ("left", "right"))
-        full = data["full_lin12"].astype(np.float32) / 4095
-        kappa = IDEAL_DUAL_PIXEL_KAPPA
-        if split == "soft":
-            kappa = _soft_kappa(meta["theta0_rad"], meta["N"])
-        lens = ThinLens(meta["f_m"], meta["N"], meta["pitch_m"], 1 / meta["dp_focus_m"], kappa)
-        lens = (lenses or {}).get(path.stem, lens)
-        yield _exposed(path.stem, meta["config"], (left, right), full,
-                       data["depth"].astype(np.float32), lens, float(meta["fx_px"]), noise,
-                       RAYTRACED_RENDER_SIGMA, random)
+        yield raytraced_sample(path, split, noise, random, (lenses or {}).get(path.stem))
+
+
+def raytraced_sample(path: Path, split: str, noise: str, random: np.random.Generator,
+                     lens: ThinLens | None = None) -> Sample:
+    """Read one ray-traced scene.
+
+    Args:
+        path, split, noise: as of `raytraced_samples`. random: of the noise; the scenes of a folder
+            share one, in the order of their names. lens: None = as documented.
+    """
+    data = np.load(path)
+    meta = json.loads(str(data["meta"]))
+    suffix = "" if split == "ideal" else "_real"
+    grey = np.array(GREY_WEIGHTS, np.float32) / 4095
+    left, right = (data[f"dp_{side}{suffix}_lin12"].astype(np.float32) @ grey
+                   for side in ("left", "right"))
+    full = data["full_lin12"].astype(np.float32) / 4095
+    kappa = IDEAL_DUAL_PIXEL_KAPPA
+    if split == "soft":
+        kappa = _soft_kappa(meta["theta0_rad"], meta["N"])
+    documented = ThinLens(meta["f_m"], meta["N"], meta["pitch_m"], 1 / meta["dp_focus_m"], kappa)
+    return _exposed(path.stem, meta["config"], (left, right), full,
+                    data["depth"].astype(np.float32), lens or documented, float(meta["fx_px"]),
+                    noise, RAYTRACED_RENDER_SIGMA, random)
 
 
 def real_samples(folder: Path, lens: ThinLens | None = None) -> Iterator[Sample]:
@@ -168,28 +178,33 @@ def real_samples(folder: Path, lens: ThinLens | None = None) -> Iterator[Sample]
     if not files:
         raise FileNotFoundError(f"{folder}: holds no dp119_*.npz; name the real captures' folder")
     for path in files:
-        data = np.load(path)
-        meta = json.loads(str(data["meta"]))
-        depth = data["depth"].astype(np.float32)
-        depth[depth < 0.05] = np.nan
-        if "casual" in path.stem:
-            depth[_near_edges(depth, 8)] = np.nan
-        colours = [srgb_decode(torch.from_numpy(data[side].astype(np.float32) / 255)).numpy()
-                   for side in ("left", "right")]
-        left, right = (colour @ np.array(LUMINANCE_WEIGHTS, np.float32) for colour in colours)
-        seen = srgb_encode(torch.from_numpy((colours[0] + colours[1]) / 2)).numpy()
-        rgb = (seen * 255).round().astype(np.uint8)
-        height, width = left.shape
-        fx = meta.get("fx_px", 1125.9)
-        pitch_m = meta.get("pitch_m", 4.674479166666667e-05)
-        documented = ThinLens(meta["f_m"], meta["N"], pitch_m, 1 / meta["dp_focus_m"])
-        frame = DualPixelFrame(
-            left, right, rgb, 0, "camera",
-            Intrinsics(fx, fx, (width - 1) / 2, (height - 1) / 2, width, height),
-            lens or documented)
-        energy = texture_energy(np.sqrt(left), np.sqrt(right))
-        yield Sample(path.stem, path.stem.split("_")[1], frame, depth,
-                     energy > TEXTURE_ENERGY_MIN, _smooth(depth))
+        yield real_sample(path, lens)
+
+
+def real_sample(path: Path, lens: ThinLens | None = None) -> Sample:
+    """Read one real capture, as `real_samples` does."""
+    data = np.load(path)
+    meta = json.loads(str(data["meta"]))
+    depth = data["depth"].astype(np.float32)
+    depth[depth < 0.05] = np.nan
+    if "casual" in path.stem:
+        depth[_near_edges(depth, 8)] = np.nan
+    colours = [srgb_decode(torch.from_numpy(data[side].astype(np.float32) / 255)).numpy()
+               for side in ("left", "right")]
+    left, right = (colour @ np.array(LUMINANCE_WEIGHTS, np.float32) for colour in colours)
+    seen = srgb_encode(torch.from_numpy((colours[0] + colours[1]) / 2)).numpy()
+    rgb = (seen * 255).round().astype(np.uint8)
+    height, width = left.shape
+    fx = meta.get("fx_px", 1125.9)
+    pitch_m = meta.get("pitch_m", 4.674479166666667e-05)
+    documented = ThinLens(meta["f_m"], meta["N"], pitch_m, 1 / meta["dp_focus_m"])
+    frame = DualPixelFrame(
+        left, right, rgb, 0, "camera",
+        Intrinsics(fx, fx, (width - 1) / 2, (height - 1) / 2, width, height),
+        lens or documented)
+    energy = texture_energy(np.sqrt(left), np.sqrt(right))
+    return Sample(path.stem, path.stem.split("_")[1], frame, depth,
+                  energy > TEXTURE_ENERGY_MIN, _smooth(depth))
 
 
 def _exposed(

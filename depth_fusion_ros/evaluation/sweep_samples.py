@@ -79,25 +79,39 @@ def raytraced_sweeps(folder: Path, noise: str = "clean", slices: int = 10, seed:
     if not files:
         raise FileNotFoundError(f"{folder}: holds no scene_*.npz; name the ray-traced folder")
     for number, path in enumerate(files):
-        data = np.load(path)
-        meta = json.loads(str(data["meta"]))
-        used = _chosen(path.name, data["stack_focus_m"], slices)
-        stack = with_noise(data["stack_srgb8"][used], noise, np.random.default_rng([seed, number]))
-        fx = float(meta["fx_px"])
-        slice_fx = np.full(slices, fx, np.float32)
-        if meta["stack_breathing"]:
-            slice_fx = np.asarray(meta["stack_fx_px"], np.float32)[used]
-            if align:
-                stack = at_one_magnification(stack, slice_fx, fx)
-                slice_fx = np.full(slices, fx, np.float32)
-        depth = data["depth"].astype(np.float32)
-        grey = np.array(GREY_WEIGHTS, np.float32) / 4095
-        left, right = (np.sqrt(data[f"dp_{side}_lin12"].astype(np.float32) @ grey)
-                       for side in ("left", "right"))
-        yield SweepSample(
-            path.stem, meta["config"], stack, (1 / data["stack_focus_m"][used]).astype(np.float32),
-            slice_fx, depth, texture_energy(left, right) > TEXTURE_ENERGY_MIN,
-            ~depth_edges(depth, reach_px=SMOOTH_REACH_PX))
+        yield raytraced_sweep(path, noise, slices, np.random.default_rng([seed, number]),
+                              align=align)
+
+
+def raytraced_sweep(path: Path, noise: str, slices: int, random: np.random.Generator, *,
+                    align: bool = True) -> SweepSample:
+    """Read one ray-traced sweep, as `raytraced_sweeps` does.
+
+    Args:
+        random: of the noise; seeded with (seed, place of the file in its sorted folder) there.
+
+    Raises:
+        ValueError: more slices than are stored, or fewer than two.
+    """
+    data = np.load(path)
+    meta = json.loads(str(data["meta"]))
+    used = _chosen(path.name, data["stack_focus_m"], slices)
+    stack = with_noise(data["stack_srgb8"][used], noise, random)
+    fx = float(meta["fx_px"])
+    slice_fx = np.full(slices, fx, np.float32)
+    if meta["stack_breathing"]:
+        slice_fx = np.asarray(meta["stack_fx_px"], np.float32)[used]
+        if align:
+            stack = at_one_magnification(stack, slice_fx, fx)
+            slice_fx = np.full(slices, fx, np.float32)
+    depth = data["depth"].astype(np.float32)
+    grey = np.array(GREY_WEIGHTS, np.float32) / 4095
+    left, right = (np.sqrt(data[f"dp_{side}_lin12"].astype(np.float32) @ grey)
+                   for side in ("left", "right"))
+    return SweepSample(
+        path.stem, meta["config"], stack, (1 / data["stack_focus_m"][used]).astype(np.float32),
+        slice_fx, depth, texture_energy(left, right) > TEXTURE_ENERGY_MIN,
+        ~depth_edges(depth, reach_px=SMOOTH_REACH_PX))
 
 
 def held_out_sweeps(cache: SweepCache, slices: int = 5) -> Iterator[SweepSample]:
