@@ -22,6 +22,7 @@ PACKAGE = CHECKOUT / "depth_fusion_ros"
 DISTRIBUTION_OF = {  # where the names differ
     "cv2": "opencv-python-headless",
     "rerun": "rerun-sdk",
+    "sklearn": "scikit-learn",
     "yaml": "pyyaml",
 }
 ROS_PACKAGE_OF = {"ament_package": "ament_cmake"}

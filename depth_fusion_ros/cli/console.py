@@ -12,7 +12,14 @@ from typing import Any, NoReturn, TypeVar
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 console = Console(highlight=False)
 
@@ -29,13 +36,13 @@ def fail(text: str, code: int = EXIT_FAILED) -> NoReturn:
 
 
 @contextmanager
-def progress_bars() -> Iterator[Progress]:
-    """Show progress bars with counts and elapsed time."""
+def progress_bars(*, time_left: bool = False) -> Iterator[Progress]:
+    """Show progress bars with counts and elapsed time, or the time that is left."""
     columns = (
         TextColumn("{task.description:<24}"),
         BarColumn(bar_width=30),
         MofNCompleteColumn(),
-        TimeElapsedColumn(),
+        TimeRemainingColumn() if time_left else TimeElapsedColumn(),
         TextColumn("{task.fields[note]}"),
     )
     with Progress(*columns, console=console) as progress:

@@ -1,5 +1,5 @@
 """`depth-fusion`: demo, bag, train, export, benchmark, benchmark-sweeps, study, nav2-check,
-doctor.
+dataset-to-bag, doctor, evaluate, compare, replay-frame.
 
 Nothing heavy (torch, rclpy) is imported before a command needs it, so --help is quick.
 """
@@ -12,10 +12,15 @@ from depth_fusion_ros.cli import (
     bag,
     benchmark,
     benchmark_sweeps,
+    calibrate_lens,
+    compare,
+    dataset_to_bag,
     demo,
     doctor,
+    evaluate,
     export,
     nav2_check,
+    replay_frame,
     study,
     train,
 )
@@ -33,7 +38,12 @@ app.command("export")(export.export_command)
 app.command("benchmark")(benchmark.benchmark_command)
 app.command("benchmark-sweeps")(benchmark_sweeps.benchmark_sweeps_command)
 app.command("study")(study.study_command)
+app.command("evaluate")(evaluate.evaluate_command)
+app.command("compare")(compare.compare_command)
+app.command("replay-frame")(replay_frame.replay_frame_command)
 app.command("nav2-check")(nav2_check.nav2_check_command)
+app.command("dataset-to-bag")(dataset_to_bag.dataset_to_bag_command)
+app.command("calibrate-lens")(calibrate_lens.calibrate_lens_command)
 app.command("doctor")(doctor.doctor_command)
 
 

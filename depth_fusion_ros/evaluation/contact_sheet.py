@@ -11,7 +11,7 @@ without a value are a flat grey that no colour map here contains.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -50,6 +50,22 @@ class ContactRow(Protocol):
         A picture is (H, W, 3) uint8 colour, or (H, W) signed values around 0.
         """
         ...
+
+
+@dataclass(frozen=True)
+class PictureRow:
+    """A row of which the pictures of what was seen are given; the rest as of `ContactSample`."""
+
+    label: str
+    note: str
+    truth_m: NDArray[np.float32]
+    depth_m: NDArray[np.float32]
+    sigma_m: NDArray[np.float32]
+    pictures: Mapping[str, NDArray[Any]]
+
+    def seen(self) -> dict[str, NDArray[Any]]:
+        """See `ContactRow.seen`."""
+        return dict(self.pictures)
 
 
 @dataclass(frozen=True)

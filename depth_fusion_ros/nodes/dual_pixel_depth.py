@@ -17,35 +17,26 @@ from typing import Any
 
 from sensor_msgs.msg import CameraInfo, Image
 
-from depth_fusion_ros.estimation.dual_pixel import (
-    DualPixelEstimator,
-    DualPixelFrame,
-    DualPixelOptions,
-)
+from depth_fusion_ros.estimation.dual_pixel import DualPixelEstimator
+from depth_fusion_ros.evaluation import run_record
 from depth_fusion_ros.msg import LensState
 from depth_fusion_ros.ros.depth_node import DepthNode, Result
-from depth_fusion_ros.ros.engine import ConfigureError
-from depth_fusion_ros.ros.lens import ANCHORED, LensExpectation, resolve_lens
-from depth_fusion_ros.ros.messages import (
-    VIEW_ENCODINGS,
-    InputError,
-    camera_info_to_intrinsics,
-    image_to_array,
-    image_to_rgb,
-    split_views,
+from depth_fusion_ros.ros.dual_pixel_frames import (
+    LENS,
+    RGB,
+    estimator_options,
+    make_estimator,
+    needs_lens_state,
+    open_backend,
+    read_set,
+    set_topics,
 )
+from depth_fusion_ros.ros.lens import LensExpectation
 from depth_fusion_ros.ros.parameter_tables import DUAL_PIXEL
 from depth_fusion_ros.ros.qos import InputSubscriptions
 from depth_fusion_ros.ros.run import run_node
 from depth_fusion_ros.ros.synchronisation import InputSet, SetSynchroniser
 
-LEFT = "dp/left/image_raw"
-RIGHT = "dp/right/image_raw"
-PACKED = "dp/image_raw"
-DP_INFO = "dp/camera_info"
-RGB = "rgb/image_rect"
-RGB_INFO = "rgb/camera_info"
-LENS = "lens_state"
 _REPLAY_SETS = 50
 _DEPTH_PER_SET = 4  # subscriptions hold more than the joining does: a late wake-up loses no part
 
@@ -63,24 +54,9 @@ class DualPixelDepth(DepthNode):
 
     def load(self, values: Mapping[str, Any]) -> None:
         """Load the network, with the CPU as fallback where that is allowed, and warm it up."""
-        from depth_fusion_ros.estimation.backends import load_backend
-
-        if not values["model.path"]:
-            raise ConfigureError(
-                "model.path = '': must name a network; set it to a shipped one (difuse_net_s), to "
-                "the path of a model card (.json), or to closed_form (no weights needed)"
-            )
-        backend = load_backend(
-            values["model.path"], backend=values["model.backend"], device=values["device"],
-            precision=values["model.precision"], sha256=values["model.sha256"],
-            threads=values["model.threads"], allow_cpu_fallback=values["allow_cpu_fallback"],
-        )
+        backend = open_backend(values)
         self.loaded(backend)
-        self.estimator = DualPixelEstimator(backend, _options(values))
-        if values["model.warmup_iterations"]:
-            self.estimator.warm_up(values["model.warmup_width_px"],
-                                   values["model.warmup_height_px"],
-                                   values["model.warmup_iterations"])
+        self.estimator = make_estimator(backend, values)
 
     def unload(self) -> None:
         """Drop the estimator and give its memory back."""
@@ -90,16 +66,14 @@ class DualPixelDepth(DepthNode):
     def parameters_changed(self, values: Mapping[str, Any]) -> None:
         """Hand new options to the estimator; they hold from the next frame."""
         if self.estimator is not None:
-            self.estimator.options = _options(
-                values, self.overload.inference_divisor)
+            self.estimator.options = estimator_options(values, self.overload.inference_divisor)
 
     # -- inputs ----------------------------------------------------------------
 
     def start_inputs(self, deliver: Callable[[Any], None]) -> None:
         """Subscribe to the topics of the configured layout."""
         values = self.values
-        openers = (LEFT, RIGHT) if values["dp.layout"] == "pair" else (PACKED,)
-        others = (RGB, DP_INFO, RGB_INFO) if values["input.use_rgb"] else (DP_INFO,)
+        openers, others = set_topics(values)
         self._without_lens, self._lens_expected = others, False
         self._lens_expectation = LensExpectation()
         replay = values["replay.process_all"]
@@ -115,7 +89,7 @@ class DualPixelDepth(DepthNode):
         )
         types: dict[str, type] = {topic: Image for topic in openers}
         types.update({topic: Image if topic == RGB else CameraInfo for topic in others})
-        self._lens_wanted = _needs_lens_state(values)
+        self._lens_wanted = needs_lens_state(values)
         if self._lens_wanted:
             types[LENS] = LensState
         self.health.inputs.details = self._input_details
@@ -177,74 +151,22 @@ class DualPixelDepth(DepthNode):
     def process(self, item: InputSet) -> Result:
         """Worker thread: messages -> arrays -> estimate."""
         start = time.perf_counter()
-        values, messages = self.values, item.messages
         estimator = self.estimator
         assert estimator is not None
-        if LEFT in messages:
-            left = image_to_array(messages[LEFT], LEFT, VIEW_ENCODINGS)
-            right = image_to_array(messages[RIGHT], RIGHT, VIEW_ENCODINGS)
-        else:
-            packed = image_to_array(messages[PACKED], PACKED, VIEW_ENCODINGS)
-            left, right = split_views(packed, values["dp.layout"], PACKED)
-        if left.shape != right.shape or left.dtype != right.dtype:
-            raise InputError(
-                "size_mismatch", RIGHT,
-                f"{_shape(right)} against {_shape(left)} on {LEFT}: both views must have one size "
-                "and encoding; check the driver",
-            )
-        height, width = left.shape
-        view_intrinsics = camera_info_to_intrinsics(messages[DP_INFO], DP_INFO, width, height)
-        if RGB in messages:
-            reference, info = messages[RGB], messages[RGB_INFO]
-            rgb = image_to_rgb(reference, RGB)
-            intrinsics = camera_info_to_intrinsics(info, RGB_INFO, rgb.shape[1], rgb.shape[0])
-        else:
-            reference, info = messages.get(LEFT) or messages[PACKED], messages[DP_INFO]
-            rgb, intrinsics = None, view_intrinsics
-        resolved = resolve_lens(messages.get(LENS), values)
-        anchor = self.anchor.correction(resolved.scale_state)
-        lens = resolved.lens
-        if values["anchor.enable"]:
-            lens = lens or resolved.nominal
-            if lens is not None and anchor is not None:
-                resolved = ANCHORED
-        self.health.lens(resolved.scale_state, resolved.reason, {
+        read = read_set(item.messages, item.stamp_ns, self.values, self.anchor.correction)
+        lens = read.frame.lens
+        self.health.lens(read.resolved.scale_state, read.resolved.reason, {
             "focus_diopters": lens.focus_diopters if lens else None,
             "kappa": lens.kappa if lens else None,
             "disparity_gain_px_m": lens.disparity_gain_px_m if lens else None,
         })
-        frame = DualPixelFrame(
-            left=left, right=right, rgb=rgb, stamp_ns=item.stamp_ns,
-            frame_id=reference.header.frame_id, intrinsics=intrinsics, lens=lens,
-            scale_state=resolved.scale_state, anchor=anchor,
-        )
         convert_ms = (time.perf_counter() - start) * 1e3
-        return Result(estimator.estimate(frame), rgb, info, convert_ms)
+        return Result(estimator.estimate(read.frame), read.rgb, read.info, convert_ms,
+                      estimator.options.inference_divisor, read.frame.anchor)
 
-
-def _shape(view: Any) -> str:
-    return f"{view.shape[1]}x{view.shape[0]} {view.dtype}"
-
-
-def _needs_lens_state(values: Mapping[str, Any]) -> bool:
-    numbers = ("lens.focal_length_m", "lens.f_number", "lens.pixel_pitch_m")
-    return (values["lens.focus_source"] == "lens_state"
-            or any(values[name] == 0.0 for name in numbers))
-
-
-def _options(values: Mapping[str, Any], inference_divisor: int = 1) -> DualPixelOptions:
-    return DualPixelOptions(
-        min_depth_m=values["depth.min_m"],
-        max_depth_m=values["depth.max_m"],
-        max_sigma_ratio=values["depth.max_sigma_ratio"],
-        edge_filter_px=values["depth.edge_filter_px"],
-        black_level=values["dp.black_level"],
-        white_level=values["dp.white_level"],
-        linear_input=values["dp.linear_input"],
-        swap_views=values["dp.swap_views"],
-        parallax_axis=values["dp.parallax_axis"],
-        inference_divisor=inference_divisor,
-    )
+    def versions(self) -> dict[str, str]:
+        """Return package → version."""
+        return run_record.versions()
 
 
 def main(arguments: list[str] | None = None) -> int:

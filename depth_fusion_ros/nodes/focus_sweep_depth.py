@@ -14,29 +14,28 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sensor_msgs.msg import CameraInfo, Image
 
 from depth_fusion_ros.estimation.estimate import ScaleState
-from depth_fusion_ros.estimation.focus_sweep import (
-    FocusSweepEstimator,
-    FocusSweepOptions,
-    SweepFrame,
-)
-from depth_fusion_ros.estimation.sweep_slices import Sweep, SweepOptions
+from depth_fusion_ros.estimation.focus_sweep import FocusSweepEstimator
+from depth_fusion_ros.evaluation import run_record
 from depth_fusion_ros.msg import LensState
 from depth_fusion_ros.ros.depth_node import DepthNode, Result
+from depth_fusion_ros.ros.focus_sweep_frames import (
+    make_sweep_estimator,
+    open_sweep_backend,
+    sweep_estimator_options,
+    sweep_frame,
+    sweep_options,
+)
 from depth_fusion_ros.ros.qos import InputSubscriptions
 from depth_fusion_ros.ros.run import run_node
 from depth_fusion_ros.ros.slice_inputs import IMAGE, INFO, LENS, SliceInputs, SweepItem
 from depth_fusion_ros.ros.sweep_parameter_tables import FOCUS_SWEEP
 
-if TYPE_CHECKING:
-    from depth_fusion_ros.estimation.priors import Prior
-
 _SUBSCRIPTION_DEPTH = 32
-_WARM_UP_SLICES = 5
 _USED = ("used_complete", "used_incomplete")
 
 
@@ -56,16 +55,9 @@ class FocusSweepDepth(DepthNode):
 
     def load(self, values: Mapping[str, Any]) -> None:
         """Load the network, with the CPU as fallback where that is allowed, and warm it up."""
-        from depth_fusion_ros.estimation.sweep_backends import load_sweep_backend
-
-        backend = load_sweep_backend(
-            values["model.path"], device=values["device"], precision=values["model.precision"],
-            sha256=values["model.sha256"], threads=values["model.threads"],
-            allow_cpu_fallback=values["allow_cpu_fallback"], prior=_prior(values))
+        backend = open_sweep_backend(values)
         self.loaded(backend)
-        self.estimator = FocusSweepEstimator(backend, _estimator_options(values))
-        self.estimator.warm_up(values["model.warmup_width_px"], values["model.warmup_height_px"],
-                               _WARM_UP_SLICES, values["model.warmup_iterations"])
+        self.estimator = make_sweep_estimator(backend, values)
 
     def unload(self) -> None:
         """Drop the estimator and give its memory back."""
@@ -75,10 +67,10 @@ class FocusSweepDepth(DepthNode):
     def parameters_changed(self, values: Mapping[str, Any]) -> None:
         """Hand new options on; they hold from the next slice and the next sweep."""
         if self.estimator is not None:
-            self.estimator.options = _estimator_options(
+            self.estimator.options = sweep_estimator_options(
                 values, self.overload.inference_divisor)
         if self._inputs is not None:
-            self._inputs.assembler.options = _sweep_options(values)
+            self._inputs.assembler.options = sweep_options(values)
 
     # -- inputs ----------------------------------------------------------------
 
@@ -86,7 +78,7 @@ class FocusSweepDepth(DepthNode):
         """Subscribe to images, camera_info and lens states."""
         values = self.values
         self._send_on = deliver
-        self._inputs = SliceInputs(_sweep_options(values), values["model.max_side_px"],
+        self._inputs = SliceInputs(sweep_options(values), values["model.max_side_px"],
                                    self._slice_dropped)
         self.health.inputs.details = self._input_details
         self._input_topics = InputSubscriptions(
@@ -128,6 +120,7 @@ class FocusSweepDepth(DepthNode):
         elif topic == INFO:
             done = inputs.add_info(message, received_ns)
         else:
+            self.saver.lens_state(message)
             done = inputs.add_lens(message, received_ns, self.values)
         self._pass_on(done)
         self._last_message_s = time.monotonic()  # after back-pressure, if there was any
@@ -156,7 +149,7 @@ class FocusSweepDepth(DepthNode):
         estimator = self.estimator
         assert estimator is not None
         start = time.perf_counter()
-        frame = _frame(item.sweep)
+        frame = sweep_frame(item.sweep)
         frame = replace(frame, anchor=self.anchor.correction(frame.scale_state))
         convert_ms = (time.perf_counter() - start) * 1e3
         estimate = estimator.estimate(frame)
@@ -169,7 +162,12 @@ class FocusSweepDepth(DepthNode):
             "missing_slices": item.sweep.missing, "motion_px": facts.motion_px})
         if facts.reason:
             self.warn_rarely("motion", f"sweep {item.stamp_ns}: {facts.reason}")
-        return Result(estimate, estimate.all_in_focus, item.info, convert_ms)
+        return Result(estimate, estimate.all_in_focus, item.info, convert_ms,
+                      estimator.options.inference_divisor, frame.anchor)
+
+    def versions(self) -> dict[str, str]:
+        """Return package → version."""
+        return run_record.versions()
 
 
 _REASONS = {
@@ -179,44 +177,6 @@ _REASONS = {
     ScaleState.RELATIVE: "the lens reports its dioptres as not calibrated (focus_calibration): "
                          "calibrate it, or set lens.allow_nominal",
 }
-
-
-def _prior(values: Mapping[str, Any]) -> Prior | None:
-    if not values["prior.path"]:
-        return None
-    from depth_fusion_ros.estimation.priors import load_prior
-
-    return load_prior(values["prior.path"], threads=values["model.threads"],
-                      output=values["prior.output"], multiple=values["prior.multiple_px"],
-                      short_side_px=values["prior.short_side_px"],
-                      normalisation=values["prior.normalisation"])
-
-
-def _frame(sweep: Sweep) -> SweepFrame:
-    """A sweep is worth what the worst of its slices is worth."""
-    return SweepFrame(
-        sweep, max(item.lens.scale_state for item in sweep.slices),
-        max(item.lens.focus_sigma_diopters for item in sweep.slices))
-
-
-def _sweep_options(values: Mapping[str, Any]) -> SweepOptions:
-    return SweepOptions(
-        min_slices=values["sweep.min_slices"], max_slices=values["sweep.max_slices"],
-        timeout_s=values["sweep.timeout_s"], mode=values["sweep.mode"],
-        settle_frames=values["sweep.settle_frames"],
-        require_stationary_lens=values["sweep.require_stationary_lens"],
-        gap_s=values["sweep.gap_s"], same_focus_diopters=values["sweep.same_focus_diopters"])
-
-
-def _estimator_options(values: Mapping[str, Any], inference_divisor: int = 1) -> FocusSweepOptions:
-    return FocusSweepOptions(
-        min_depth_m=values["depth.min_m"], max_depth_m=values["depth.max_m"],
-        max_sigma_ratio=values["depth.max_sigma_ratio"],
-        edge_filter_px=values["depth.edge_filter_px"],
-        breathing_per_diopter=values["lens.breathing_per_diopter"],
-        breathing_reference_diopters=values["lens.breathing_reference_diopters"],
-        align=values["motion.source"] == "image", warn_px=values["motion.warn_px"],
-        reject_px=values["motion.reject_px"], inference_divisor=inference_divisor)
 
 
 def main(arguments: list[str] | None = None) -> int:

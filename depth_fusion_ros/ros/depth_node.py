@@ -8,10 +8,12 @@ A subclass says what is particular to its sensor:
     stop_inputs()             at deactivate
     housekeeping()            ten times a second, wall time, executor thread
     process(item) -> Result   worker thread: arrays in, `DepthEstimate` out
+    versions()                of what computes, for saved frames
 
 The base owns the rest: parameters, lifecycle, mailbox and worker thread (the only thread that
-touches the device), publishers, accounts, FrameReport, diagnostics, ``~/enable`` and
-``~/reset_statistics``. Subscriptions only hand over references, so services stay responsive.
+touches the device), publishers, accounts, FrameReport, diagnostics, ``~/enable``,
+``~/reset_statistics`` and ``~/save_frame``. Subscriptions only hand over references, so services
+stay responsive.
 """
 
 from __future__ import annotations
@@ -32,9 +34,11 @@ from sensor_msgs.msg import CameraInfo
 from std_srvs.srv import SetBool, Trigger
 
 from depth_fusion_ros.estimation.estimate import DepthEstimate
+from depth_fusion_ros.estimation.scale_anchor import AnchorFit
 from depth_fusion_ros.ros.accounting import Accounts, ThrottledLog
 from depth_fusion_ros.ros.anchor_input import AnchorInput
 from depth_fusion_ros.ros.engine import ConfigureError, Engine, fell_back_to_cpu, free_memory
+from depth_fusion_ros.ros.frame_saver import FrameSaver
 from depth_fusion_ros.ros.health import Health
 from depth_fusion_ros.ros.mailbox import BoundedFifo, Mailbox
 from depth_fusion_ros.ros.managed_node import ManagedNode
@@ -57,12 +61,15 @@ class Result:
         rgb: (H, W, 3) uint8 reference view for coloured points, or None.
         source_info: camera_info of the reference view, or None.
         convert_ms: wall time from messages to arrays.
+        inference_divisor: with which it was made. anchor: correction of the dioptres, if any.
     """
 
     estimate: DepthEstimate
     rgb: NDArray[np.uint8] | None
     source_info: CameraInfo | None
     convert_ms: float
+    inference_divisor: int = 1
+    anchor: AnchorFit | None = None
 
 
 class DepthNode(ManagedNode):
@@ -86,6 +93,7 @@ class DepthNode(ManagedNode):
         self.anchor = AnchorInput(self)
         self.health.anchor_facts = self.anchor.facts
         self.overload = self.health.overload
+        self.saver = FrameSaver(self)
         self.enabled = True
         self.outputs: DepthOutputs | None = None
         self._mailbox: BoundedFifo[Any] | None = None
@@ -118,6 +126,7 @@ class DepthNode(ManagedNode):
         Raises:
             ConfigureError: it runs on the CPU although that is not allowed.
         """
+        self.saver.loaded(engine)
         self.health.engine(engine, fell_back_to_cpu(engine, self.values))
         self.get_logger().info(
             f"model {self.health.diagnostics.hardware_id}, backend {engine.backend_name}")
@@ -137,6 +146,10 @@ class DepthNode(ManagedNode):
 
     def process(self, item: Any) -> Result:
         """Turn one set into depth. An exception with ``.cause`` is a drop of that cause."""
+        raise NotImplementedError
+
+    def versions(self) -> dict[str, str]:
+        """Return package → version, for saved frames."""
         raise NotImplementedError
 
     # -- lifecycle ----------------------------------------------------------------
@@ -206,6 +219,7 @@ class DepthNode(ManagedNode):
     def release(self) -> None:
         """Free the publishers and the model."""
         self.health.transport.publishers = ()
+        self.saver.forget()
         if self.outputs is not None:
             self.outputs.destroy()
             self.outputs = None
@@ -267,7 +281,7 @@ class DepthNode(ManagedNode):
                       f"input.max_age_s = {limit_s:g} s; compare the clocks, for bags play with "
                       "--clock and set use_sim_time, or raise input.max_age_s")
             return
-        result = self.process(item)
+        result = self.saver.watched(self.process, item)
         estimate = result.estimate
         assert self.outputs is not None
         timing = self.outputs.publish(estimate, result.rgb, result.source_info,

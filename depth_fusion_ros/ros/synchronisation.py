@@ -177,6 +177,11 @@ class SetSynchroniser:
                 del waiting[stamp_ns]
                 self.unsynced[topic] += 1
 
+    def finish(self) -> None:
+        """End all incomplete sets by what they lack: the source has ended."""
+        for entry in [entry for entry in self._entries.values() if entry.pending]:
+            self._end_incomplete(entry, "the recording has ended")
+
     def end_all(self, cause: str, sentence: str) -> None:
         """End all incomplete sets with one cause and forget everything, stamps included."""
         for entry in self._entries.values():
