@@ -210,7 +210,7 @@ class OutputCollector:
         """Return how slices ended, from diagnostics `inputs` (``slices.*``); {} if not counted.
 
         Keys: received, pending, used_complete, used_incomplete, dropped.<cause>; and lost, what
-        the middleware of the node reports as lost before the node could take it.
+        was published and lost before the node could take it.
         """
         values = self.diagnostics("inputs")
         counts = {

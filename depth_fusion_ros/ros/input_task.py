@@ -14,6 +14,7 @@ BENIGN_CAUSES = frozenset({"busy", "disabled", "inactive", "overload"})
 QUIET_PERIODS = 3
 """Periods of diagnostics without a set after which its absence is an error."""
 _MESSAGES, _INCOMPATIBLE, _SLICES = "messages.", "incompatible_publishers.", "slices.dropped."
+_LOST = "lost."
 
 
 class InputTask:
@@ -27,7 +28,7 @@ class InputTask:
         self._node = node
         self.details: Callable[[], dict[str, Any]] = dict
         """Further KeyValues: ``messages.TOPIC``, ``incompatible_publishers.TOPIC``,
-        ``slices.dropped.CAUSE`` are understood."""
+        ``slices.dropped.CAUSE``, ``lost.TOPIC`` are understood."""
         self.why_dropped: dict[str, str] = {}
         """Newest sentence by cause, of sets and of slices."""
         self.reset()
@@ -38,6 +39,7 @@ class InputTask:
         self._last_set_s = self._last_s
         self._last_drops: Counter[str] = Counter()
         self._last_slices: Counter[str] = Counter()
+        self._last_lost: Counter[str] = Counter()
         self._last_messages: dict[str, int] = {}
 
     def status(self, active: bool) -> Status:
@@ -58,6 +60,8 @@ class InputTask:
         self._last_messages = messages
         slices = Counter(_counts(details, _SLICES))
         new_slices, self._last_slices = +(slices - self._last_slices), slices
+        lost = Counter(_counts(details, _LOST))
+        new_lost, self._last_lost = +(lost - self._last_lost), lost
         values: dict[str, Any] = {
             "rate_hz": rate_hz, "received": totals.received, "estimated": totals.estimated,
             "pending": totals.pending,
@@ -74,6 +78,12 @@ class InputTask:
         if now_s - self._last_set_s >= quiet_s:
             return Status(ERROR, f"no input sets; {self._absence(messages, rates_hz, new_slices)}",
                           values)
+        if new_lost:  # before drops: a set that lacks a lost message is its consequence
+            topic, count = new_lost.most_common(1)[0]
+            others = f" (and of {len(new_lost) - 1} other topics)" if len(new_lost) > 1 else ""
+            return Status(WARN, f"{count} messages of {topic}{others} lost before the node could "
+                          "take them: lower the camera's rate, give the machine less to do, or "
+                          "mend the link", values)
         bad = {cause: n for cause, n in new_drops.items() if cause not in BENIGN_CAUSES}
         if bad:
             return Status(WARN, f"{sum(bad.values())} sets dropped, {self._mostly(bad)}", values)

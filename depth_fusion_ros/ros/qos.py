@@ -9,7 +9,6 @@ best effort as soon as a publisher that cannot do better shows up.
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -23,6 +22,8 @@ from rclpy.qos import (
 )
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.subscription import Subscription
+
+from depth_fusion_ros.ros.losses import Losses
 
 OUTPUT_DEPTH = 2
 REPLAY_OUTPUT_DEPTH = 100
@@ -101,8 +102,7 @@ class InputSubscriptions:
         self._auto = reliability == "auto"
         self._depth, self._keep_all = depth, keep_all
         self._to_follow: set[str] = set()
-        self.lost: Counter[str] = Counter()
-        """Messages the middleware reports as lost before we could take them, by topic."""
+        self.losses = Losses()
         start = ReliabilityPolicy.BEST_EFFORT
         if reliability in ("auto", "reliable"):
             start = ReliabilityPolicy.RELIABLE
@@ -126,7 +126,7 @@ class InputSubscriptions:
                 continue  # it is about to follow
             if names := unheard_publishers(self._node, subscription):
                 found[f"incompatible_publishers.{topic}"] = ", ".join(names)
-        return found | {f"lost.{topic}": count for topic, count in self.lost.items()}
+        return found | {f"lost.{topic}": count for topic, count in self.losses.counts.items()}
 
     def destroy(self) -> None:
         """Unsubscribe from everything."""
@@ -140,6 +140,7 @@ class InputSubscriptions:
         deliver = self._on_message
 
         def callback(message: Any, info: Any) -> None:
+            self.losses.note(topic, info)
             deliver(topic, message, int(info["received_timestamp"]) or time.time_ns())
 
         def incompatible(_: Any) -> None:
@@ -147,7 +148,7 @@ class InputSubscriptions:
                 self._to_follow.add(topic)  # not here: the executor holds this subscription
 
         def lost(event: Any) -> None:
-            self.lost[topic] += int(event.total_count_change)
+            self.losses.report(topic, int(event.total_count_change))
 
         events = SubscriptionEventCallbacks(incompatible_qos=incompatible, message_lost=lost)
         return self._node.create_subscription(
