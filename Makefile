@@ -6,7 +6,7 @@
 # that again unless requirements/ or msg/ changed. Python sources run from this checkout as they are.
 #
 # PYTHON=python3.12 make …  picks the interpreter .venv is made with (3.10 or newer).
-# PYTEST_ARGS='-k bags -x'  goes to pytest.
+# PYTEST_ARGS='-k bags -x'  goes to pytest.   WORKERS=4  test processes beside each other.
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
@@ -14,6 +14,7 @@ SHELL := /bin/bash
 
 PYTHON ?= python3
 PYTEST_ARGS ?=
+WORKERS ?= $(shell n=$$(nproc); echo $$(( n < 8 ? n : 8 )))
 VENV := $(CURDIR)/.venv
 BIN := .venv/bin
 STAMPS := .venv/stamps
@@ -43,8 +44,14 @@ lint: env
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/mypy
 
+# Real traffic needs the machine to itself; everything else runs on all cores.
 test: lint
+ifeq ($(strip $(PYTEST_ARGS)),)
+	$(BIN)/python -m pytest -m "not ros" -n $(WORKERS) --dist loadfile
+	$(BIN)/python -m pytest -m ros
+else
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+endif
 
 demo: env
 	$(BIN)/depth-fusion demo
