@@ -16,7 +16,8 @@ from depth_fusion_ros.evaluation.contact_sheet import (
     ContactSample,
     write_contact_sheet,
 )
-from depth_fusion_ros.evaluation.report import ReplayReport, median_stages, write_rerun
+from depth_fusion_ros.evaluation.report import ReplayReport, median_stages
+from depth_fusion_ros.evaluation.rerun_file import write_rerun
 
 
 def sample(depth: np.ndarray, label: str = "set 0") -> ContactSample:

@@ -117,6 +117,14 @@ class BagTransforms:
         raise BagError(f"tf: nothing leads from {source} to {target}, only {known or 'no frame'} "
                        "are recorded; record /tf and /tf_static with the images")
 
+    def ancestors(self, frame: str) -> list[str]:
+        """Frames that recorded transforms lead up to from a frame, whenever; its parent first."""
+        found: list[str] = []
+        while (edge := self._edges.get(frame)) is not None and edge.parent not in found:
+            frame = edge.parent
+            found.append(frame)
+        return found
+
     def _chain(self, frame: str, wanted_ns: int) -> Iterator[tuple[str, Matrix]]:
         """(ancestor, ancestor ← frame), from the parent up."""
         pose, seen = np.eye(4), {frame}

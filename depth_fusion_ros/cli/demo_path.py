@@ -252,7 +252,7 @@ def _replay(bag_path: Path, settings: ReplaySettings, log_path: Path) -> ReplayO
 def _draw(shown: list[tuple[int, ContactRow]], title: str, folder: Path) -> dict[str, str]:
     """Write the contact sheet, and a Rerun file where that is installed; return what -> path."""
     from depth_fusion_ros.evaluation.contact_sheet import write_contact_sheet
-    from depth_fusion_ros.evaluation.report import write_rerun
+    from depth_fusion_ros.evaluation.rerun_file import write_rerun
 
     sheet = write_contact_sheet(
         folder / "contact_sheet.png", [row for _, row in shown], title=title)

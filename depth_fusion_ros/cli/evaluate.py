@@ -21,15 +21,22 @@ from depth_fusion_ros.cli.console import (
     progress_bars,
     stop_in_order_on_termination,
 )
-from depth_fusion_ros.cli.evaluate_bag import Job, evaluate_bag, json_text
+from depth_fusion_ros.cli.costmap_file import costmap_parameters
+from depth_fusion_ros.cli.evaluate_bag import Job, evaluate_bag
+from depth_fusion_ros.cli.evaluate_report import (
+    MOST_SHOWN,
+    make_report,
+    print_report,
+    write_report,
+)
+from depth_fusion_ros.evaluation.rerun_file import HOW_TO_INSTALL, rerun_is_installed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 PATHS = ("dual_pixel", "focus_sweep")
-MOST_SHOWN = 10
-_SHOWN = ("abs_rel", "rmse_m", "delta_1", "edge_abs_rel", "coverage", "within_1_sigma",
-          "within_2_sigma")
+RERUN_FRAMES_IN_ALL = 400
+"""About 0.2 GB: of many bags fewer frames are kept of each, one at least."""
 
 Outcome = tuple[str, "dict[str, Any] | None", str]
 """Name of a bag, its result, or why there is none."""
@@ -73,6 +80,12 @@ def evaluate_command(
         min=1, help="Of each process; the same number gives the same digits.")] = 1,
     pictures: Annotated[bool, typer.Option(
         help="Draw the best, a typical and the worst frame of each bag.")] = True,
+    rerun_frames: Annotated[int, typer.Option(
+        min=0, help="Most frames of each bag in its Rerun file (bags/NAME.rrd); 0 = no files.",
+    )] = 8,
+    costmap: Annotated[Path | None, typer.Option(
+        help="Nav2 YAML of the costmap that is fed; empty = the shipped voxel_layer.yaml.",
+    )] = None,
 ) -> None:
     """Replay bags through the estimators of the nodes and score the depth against a reference.
 
@@ -94,8 +107,11 @@ def evaluate_command(
         lidar_topic if kind == "lidar" else "" if kind == "plane" else reference,
         tolerance_s if kind != "lidar" or tolerance_s else 0.05, plane_distance_m,
         _region(plane_region), namespace, first["depth.min_m"] if min_m is None else min_m,
-        first["depth.max_m"] if max_m is None else max_m, pictures)
+        first["depth.max_m"] if max_m is None else max_m, costmap_parameters(costmap), pictures,
+        frames_of_each(rerun_frames, len(found)))
     _check(job)
+    if job.rerun_frames and not rerun_is_installed():
+        console.print(f"no Rerun files are written; to get them: {HOW_TO_INSTALL}")
     with progress_bars(time_left=True) as bars:
         task = bars.add_task("bags", total=len(found), note="")
         outcomes: dict[str, Outcome] = {}
@@ -112,9 +128,9 @@ def evaluate_command(
     if not scored:
         fail(f"none of {len(found)} bags could be scored; nothing is written to {out}",
              EXIT_UNUSABLE)
-    report = _report(job, kind if kind != "topic" else reference, scored, failed)
-    _write(out, report, scored, time.perf_counter() - started)
-    _print(report, out)
+    report = make_report(job, kind if kind != "topic" else reference, scored, failed)
+    write_report(out, report, scored, time.perf_counter() - started)
+    print_report(report, out)
     if failed:
         raise typer.Exit(EXIT_FAILED)
 
@@ -173,6 +189,11 @@ def _model_ids(path: str, values: Mapping[str, Mapping[str, Any]], bags: Mapping
         fail(f"--parameter: one is unknown to {name}, which a bag is for; give --path",
              EXIT_UNUSABLE)
     return found
+
+
+def frames_of_each(wanted: int, bags: int) -> int:
+    """Frames in the Rerun file of each bag, so that all files together stay bounded."""
+    return min(wanted, max(1, RERUN_FRAMES_IN_ALL // bags))
 
 
 def _region(text: str) -> tuple[int, int, int, int] | None:
@@ -234,73 +255,3 @@ def _outcome(job: Job, name: str, path: Path, folder: Path) -> Outcome:
         return name, evaluate_bag(job, name, path, folder), ""
     except (BagError, ValueError) as error:
         return name, None, str(error)
-
-
-def _report(job: Job, reference: str, scored: Sequence[Mapping[str, Any]],
-            failed: Sequence[Mapping[str, str]]) -> dict[str, Any]:
-    """What report.json has: nothing that differs from run to run."""
-    from depth_fusion_ros.evaluation.replay_scores import summarise
-    from depth_fusion_ros.evaluation.run_record import versions
-    from depth_fusion_ros.ros.offline import TABLES
-
-    used = sorted({str(result["path"]) for result in scored})
-    sets = {key: sum(result["sets"][key] for result in scored)
-            for key in ("received", "estimated", "scored", "without_reference",
-                        "without_metric_depth")}
-    return {
-        "title": f"Depth of {len(scored)} bag{'' if len(scored) == 1 else 's'}",
-        "reference": reference, "model_ids": [job.model_ids[path] for path in used],
-        "settings": {"namespace": job.namespace, "reference": job.reference, "topic": job.topic,
-                     "tolerance_s": job.tolerance_s, "plane_m": job.plane_m,
-                     "region": job.region, "min_m": job.min_m, "max_m": job.max_m},
-        "parameters": {path: {name: value for name, value in job.values[path].items()
-                              if value != TABLES[path].rows[name].default} for path in used},
-        "versions": versions(), "sets": sets, "failed": list(failed),
-        "summary": summarise(row for result in scored for row in result["rows"]),
-        "bags": [{"name": result["name"], "sha256": result["sha256"], "path": result["path"],
-                  "calibration": result["calibration"],
-                  "model_id": result["model_id"], "sets": result["sets"],
-                  "why_dropped": result["why_dropped"], "summary": result["summary"],
-                  "frame_abs_rel": [row["metrics"]["abs_rel"] for row in result["rows"]]}
-                 for result in scored]}
-
-
-def _write(out: Path, report: dict[str, Any], scored: Sequence[Mapping[str, Any]], wall_s: float
-           ) -> None:
-    import shlex
-    import sys
-
-    from depth_fusion_ros.evaluation.replay_page import write_page
-    from depth_fusion_ros.evaluation.run_record import hardware
-
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "report.json").write_text(json_text(report), encoding="utf-8")
-    (out / "timing.json").write_text(json_text({
-        "wall_s": wall_s, "hardware": hardware(),
-        "estimate_ms": {result["name"]: result["estimate_ms"] for result in scored}}),
-        encoding="utf-8")
-    pictures = {name: out / "bags" / f"{name.replace('/', '__')}.png"
-                for name in (str(result["name"]) for result in scored)}
-    command = shlex.join(["depth-fusion", *sys.argv[1:]])
-    write_page(out / "report.html", report | {"command": command}, pictures)
-
-
-def _print(report: Mapping[str, Any], out: Path) -> None:
-    from rich.table import Table
-
-    from depth_fusion_ros.evaluation.replay_page import COLUMNS
-
-    table = Table(title=f"{', '.join(report['model_ids'])} against {report['reference']}")
-    table.add_column("bag", overflow="ellipsis", no_wrap=True, max_width=20)
-    for key in _SHOWN:
-        table.add_column(COLUMNS[key], justify="right", no_wrap=True)
-    worst = sorted(report["bags"], key=lambda bag: -bag["summary"]["metrics"]["abs_rel"])
-    for bag in worst[:MOST_SHOWN]:
-        table.add_row(bag["name"], *(f"{bag['summary']['metrics'][key]:.3f}" for key in _SHOWN))
-    if len(worst) > MOST_SHOWN:
-        table.add_row(f"… {len(worst) - MOST_SHOWN} better ones")
-    table.add_section()
-    table.add_row(f"{report['summary']['frames']} frames", *(
-        f"{report['summary']['metrics'][key]:.3f}" for key in _SHOWN))
-    console.print(table)
-    console.print(f"report: {out / 'report.html'}, {out / 'report.json'}")

@@ -7,26 +7,21 @@ import json
 import math
 import os
 from collections.abc import Mapping
-from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from depth_fusion_ros.bags import topics as names
 from depth_fusion_ros.bags.find import bag_sha256
 from depth_fusion_ros.bags.reader import BagReader
 from depth_fusion_ros.bags.typestore import BagError
+from depth_fusion_ros.evaluation.rerun_file import rerun_is_installed
 
 if TYPE_CHECKING:
-    from depth_fusion_ros.evaluation.replay_scores import Row
-    from depth_fusion_ros.ros.offline import OfflineFrame, OfflineReplay
-    from depth_fusion_ros.ros.references import Reference
+    from depth_fusion_ros.ros.offline import OfflineReplay
 
-SCHEMA = 1
+SCHEMA = 2
 PACKED_IMAGE = "dp/image_raw"
 
 
@@ -40,7 +35,9 @@ class Job:
         reference: topic, plane or lidar. topic: of the reference. tolerance_s: largest difference
             of its stamps. plane_m: distance of the plane. region: x, y, width, height of it, px.
         namespace: of the camera. min_m, max_m: truth outside is not scored.
+        costmap: dict under ros__parameters of a Nav2 costmap.
         pictures: whether each bag's best, typical and worst frame are drawn.
+        rerun_frames: of each bag in its Rerun file; 0 = no file.
     """
 
     path: str
@@ -54,11 +51,15 @@ class Job:
     namespace: str
     min_m: float
     max_m: float
+    costmap: Mapping[str, Any] = field(default_factory=dict)
     pictures: bool = True
+    rerun_frames: int = 0
 
     def key(self, sha256: str) -> str:
-        """What the result of a bag depends on, as one number."""
-        text = json.dumps([SCHEMA, _code_sha256(), sha256, asdict(self)], sort_keys=True)
+        """What the result of a bag depends on, as one number; its Rerun file is beside it."""
+        what = asdict(self)
+        del what["rerun_frames"]
+        text = json.dumps([SCHEMA, _code_sha256(), sha256, what], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -66,7 +67,8 @@ def evaluate_bag(job: Job, name: str, bag_path: Path, folder: Path) -> dict[str,
     """Score one bag, or return what was found before with the same bag, job and code.
 
     Writes `folder`/NAME.json, last and at once, so that it is there only when it is whole, and
-    NAME.png: the best, a typical and the worst frame.
+    NAME.png: the best, a typical and the worst frame, and NAME.rrd where Rerun is installed. A bag
+    whose NAME.rrd is wanted and not there is scored again.
 
     Raises:
         BagError: the bag cannot be used; one sentence.
@@ -74,8 +76,13 @@ def evaluate_bag(job: Job, name: str, bag_path: Path, folder: Path) -> dict[str,
     target = folder / f"{name.replace('/', '__')}.json"
     sha256 = bag_sha256(bag_path)
     key = job.key(sha256)
-    if (before := finished(target)) is not None and before["key"] == key:
+    recording = target.with_suffix(".rrd")
+    wants_recording = bool(job.rerun_frames) and rerun_is_installed()
+    if (before := finished(target)) is not None and before["key"] == key and (
+            recording.is_file() or not wants_recording):
         return before
+    target.unlink(missing_ok=True)  # or a new recording could stand beside old numbers
+    recording.unlink(missing_ok=True)
     with BagReader(bag_path) as bag:
         if not bag.message_count:
             raise BagError(f"bag {bag_path}: is empty; record the camera's topics")
@@ -83,9 +90,11 @@ def evaluate_bag(job: Job, name: str, bag_path: Path, folder: Path) -> dict[str,
         calibration = _calibration(bag, job.values[path])
     replay = _replay(path, json.dumps(dict(job.values[path]), sort_keys=True))
     replay.configure({**job.values[path], **calibration})
+    from depth_fusion_ros.cli.evaluate_frames import scored
+
     result = {"name": name, "key": key, "sha256": sha256, "path": path,
               "calibration": calibration, "model_id": replay.model_id,
-              **_scored(job, name, bag_path, replay, target)}
+              **scored(job, name, bag_path, replay, target, wants_recording)}
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_suffix(f".{os.getpid()}.part")
     part.write_text(json_text(result), encoding="utf-8")
@@ -191,110 +200,3 @@ def _replay(path: str, values: str) -> OfflineReplay:
     from depth_fusion_ros.ros.offline import OfflineReplay
 
     return OfflineReplay(path, json.loads(values))
-
-
-def _scored(job: Job, name: str, bag_path: Path, replay: OfflineReplay, target: Path
-            ) -> dict[str, Any]:
-    from depth_fusion_ros.evaluation.metrics import percentiles_ms
-    from depth_fusion_ros.evaluation.replay_scores import frame_row, summarise
-    from depth_fusion_ros.ros.navigation_parameter_rows import cloud_options
-
-    rows: list[Row] = []
-    times_ms: list[float] = []
-    counts = {"scored": 0, "without_reference": 0, "without_metric_depth": 0}
-    pictures = _Extremes()
-    with ExitStack() as open_bags:
-        bag = open_bags.enter_context(BagReader(bag_path))
-        reference = _reference(job, open_bags.enter_context(BagReader(bag_path)))
-        for frame in replay.frames(bag, job.namespace):
-            estimate = frame.estimate
-            times_ms.append(frame.estimate_ms)
-            if not estimate.scale_state.is_metric:
-                counts["without_metric_depth"] += 1
-                continue
-            truth = reference.at(frame.stamp_ns, estimate)
-            if truth is None:
-                counts["without_reference"] += 1
-                continue
-            row = frame_row(estimate, truth, min_m=job.min_m, max_m=job.max_m,
-                            clouds=cloud_options(job.values[replay.path]))
-            if math.isnan(row["metrics"]["coverage"]):
-                counts["without_reference"] += 1
-                continue
-            counts["scored"] += 1
-            rows.append(row)
-            pictures.offer(row["metrics"]["abs_rel"], frame, truth)
-    totals = replay.accounts.totals()
-    if not rows:
-        raise BagError(f"bag {bag_path}: {_why_nothing(counts, totals, replay)}")
-    if job.pictures:
-        pictures.draw(target.with_suffix(".png"), name)
-    return {"sets": {"received": totals.received, "estimated": totals.estimated,
-                     "dropped": dict(sorted(totals.drops.items())), **counts},
-            "why_dropped": dict(sorted(replay.why_dropped.items())),
-            "summary": summarise(rows), "rows": rows, "estimate_ms": percentiles_ms(times_ms)}
-
-
-def _reference(job: Job, bag: BagReader) -> Reference:
-    from depth_fusion_ros.ros.references import LidarReference, PlaneReference, TopicReference
-
-    if job.reference == "plane":
-        return PlaneReference(job.plane_m, job.region)
-    if job.reference == "lidar":
-        return LidarReference(bag, job.topic, tolerance_s=job.tolerance_s)
-    return TopicReference(bag, job.topic, namespace=job.namespace, tolerance_s=job.tolerance_s)
-
-
-def _why_nothing(counts: Mapping[str, int], totals: Any, replay: OfflineReplay) -> str:
-    if not totals.received:
-        return "no set could be joined: images or lens states are missing; check --namespace"
-    if not totals.estimated:
-        cause = max(totals.drops, key=totals.drops.__getitem__)
-        return (f"all {totals.received} sets were dropped, most as {cause}: "
-                f"{replay.why_dropped.get(cause, '')}")
-    if counts["without_metric_depth"] == totals.estimated:
-        return ("no depth is metric: the lens states are missing or not calibrated; record "
-                "lens_state, set lens.focus_source:=constant with the lens.* numbers, or "
-                "lens.allow_nominal:=true")
-    return (f"none of {totals.estimated} depth images has a reference: their stamps do not meet "
-            "within --tolerance-s, or no truth lies in the range that is scored")
-
-
-class _Extremes:
-    """The frames with the least, a typical and the largest error; typical is the middle one of
-    the first few, for memory."""
-
-    def __init__(self, kept: int = 9) -> None:
-        self._kept = kept
-        self._first: list[tuple[float, OfflineFrame, NDArray[np.float32]]] = []
-        self._best = self._worst = (math.nan, None, None)  # type: Any
-
-    def offer(self, error: float, frame: OfflineFrame, truth: NDArray[np.float32]) -> None:
-        if math.isnan(error):
-            return
-        item = (error, frame, truth)
-        if len(self._first) < self._kept:
-            self._first.append(item)
-        if not error >= self._best[0]:
-            self._best = item
-        if not error <= self._worst[0]:
-            self._worst = item
-
-    def draw(self, path: Path, name: str) -> None:
-        from depth_fusion_ros.evaluation.contact_sheet import PictureRow, write_contact_sheet
-
-        if not self._first:
-            return
-        middle = sorted(self._first, key=lambda item: item[0])[len(self._first) // 2]
-        named = {"best": self._best, "typical": middle, "worst": self._worst}
-        if self._best[1] is self._worst[1]:
-            named = {"only": middle}
-        rows = []
-        for label, (error, frame, truth) in named.items():
-            estimate = frame.estimate
-            rgb = frame.rgb if frame.rgb is not None else np.full(
-                (*truth.shape, 3), 128, np.uint8)
-            rows.append(PictureRow(label, f"AbsRel {error:.3f}", truth, estimate.depth_m,
-                             estimate.sigma_m, {"RGB": rgb}))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_contact_sheet(path, rows, title=name)

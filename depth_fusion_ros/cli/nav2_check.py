@@ -24,13 +24,13 @@ from depth_fusion_ros.cli.console import (
     parse_size,
     stop_in_order_on_termination,
 )
+from depth_fusion_ros.cli.costmap_file import COSTMAP_YAML, costmap_parameters
 from depth_fusion_ros.cli.demo_dual_pixel import DualPixelDemo
 from depth_fusion_ros.cli.simulated_navigation_bag import SimulatedNavigationBag
 from depth_fusion_ros.ros.environment import (
     ensure_ros_environment,
     free_domain_id,
     ros_problem,
-    share_file,
 )
 
 if TYPE_CHECKING:
@@ -43,7 +43,6 @@ if TYPE_CHECKING:
     from depth_fusion_ros.ros.collector import OutputCollector
     from depth_fusion_ros.ros.replay_session import ReplayOutcome
 
-COSTMAP_YAML = "config/nav2/voxel_layer.yaml"
 OBSTACLES, CLEARING, POINTS = "points/obstacles", "points/clearing", "points"
 PROVENANCE = "depth_registered/provenance"
 TOPICS = {
@@ -138,8 +137,6 @@ def _model_of(collector: OutputCollector, asked: str) -> str:
 def _scene(name: str, records: list[DualPixelRecord], collector: OutputCollector, out: Path,
            model_id: str) -> SceneOutcome:
     """Measure one scene and draw it."""
-    import yaml
-
     from depth_fusion_ros.evaluation.costmap_behaviour import scene_outcome
     from depth_fusion_ros.evaluation.costmap_report import write_scene_picture
     from depth_fusion_ros.evaluation.costmap_truth import camera_pose
@@ -155,13 +152,12 @@ def _scene(name: str, records: list[DualPixelRecord], collector: OutputCollector
     fx, _, cx, _, fy, cy, *_ = map(float, info.k)
     intrinsics = Intrinsics(fx, fy, cx, cy, int(info.width), int(info.height))
     subject = scene.subject
-    parameters = yaml.safe_load(share_file(COSTMAP_YAML).read_text(encoding="utf-8"))
     pose = camera_pose(CAMERA_HEIGHT_M)
     received = [_received(record, collector) for record in records]
     outcome = scene_outcome(
         received, intrinsics,
         (lambda depth_m: subject.holds(camera_points(depth_m, intrinsics))) if subject else None,
-        parameters["local_costmap"]["local_costmap"]["ros__parameters"], pose)
+        costmap_parameters(), pose)
     last_seen = [i for i, view in enumerate(outcome.updates) if view.has_subject]
     indices = sorted({last_seen[-1] if last_seen else len(records) - 1, len(records) - 1})
     shown = [_shown(index, records[index], received[index], collector, pose) for index in indices]

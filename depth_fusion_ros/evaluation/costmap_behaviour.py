@@ -200,7 +200,7 @@ class _Run:
         self.marks, self.clears = sources
         self.lethal: list[Bools] = []
         for frame, clouds in zip(scene.frames, fed, strict=True):
-            _update(costmap, clouds, scene.pose, frame.stamp_s)
+            update_with(costmap, clouds, scene.pose, frame.stamp_s)
             self.lethal.append(costmap.costs == LETHAL)
 
     def behaviour(self, blind: Sequence[Clouds]) -> CostmapBehaviour:
@@ -272,14 +272,15 @@ class _Run:
             costmap, is_current = deepcopy(self.costmap), True
             for step in range(1, BLIND_UPDATES + 1):
                 now_s = end_s + BLIND_S * step / BLIND_UPDATES
-                is_current = _update(costmap, clouds, self.scene.pose, now_s)
+                is_current = update_with(costmap, clouds, self.scene.pose, now_s)
                 lost = self.lethal[-1] & (costmap.costs != LETHAL)
                 cleared = max(cleared, int(lost.sum()))
             current.append(is_current)
         return cleared, current[0]
 
 
-def _update(costmap: VoxelCostmap, clouds: Clouds, pose: Floats, now_s: float) -> bool:
+def update_with(costmap: VoxelCostmap, clouds: Clouds, pose: Floats, now_s: float) -> bool:
+    """Give a costmap the clouds of one frame and update it; returns as `VoxelCostmap.update`."""
     for source, points in clouds.items():
         if points is not None:
             costmap.receive(source, points[:, :3], pose, now_s)

@@ -35,7 +35,8 @@ class TrueCells:
 
     Attributes:
         subject_pixels: (H, W) bool.
-        surface: a true surface in the band is in the cell. in_reach: and within obstacle_max_range.
+        surface: a true surface in the band is in the cell. in_reach: and from obstacle_min_range
+            to obstacle_max_range away.
         is_open: crossed by a true ray within the band and obstacle_max_range, and no surface is
             within `OPEN_CELLS` cells.
         subject: surface cells of the subject that are in reach.
@@ -57,7 +58,10 @@ def true_cells(
     truth_m: NDArray[np.float32], intrinsics: Intrinsics, on_subject: SubjectMask | None,
     costmap: VoxelCostmap, marks: SourceConfig, pose: Floats,
 ) -> TrueCells:
-    """Put a true depth (H, W), metres, never NaN, into the cells of a costmap.
+    """Put a true depth (H, W), metres, into the cells of a costmap.
+
+    NaN is not known: no surface, and its ray opens nothing. A ray of +Inf is open as far as marks
+    reach.
 
     Args:
         intrinsics: of the depth. on_subject: see `SubjectMask`; None = there is no subject.
@@ -69,9 +73,11 @@ def true_cells(
     range_m = truth_m * rays.length
     pixels = np.zeros(truth_m.shape, bool) if on_subject is None else on_subject(truth_m)
 
-    points = pose[:3, 3] + directions * truth_m[..., None]
+    with np.errstate(invalid="ignore"):  # 0 · Inf
+        points = pose[:3, 3] + directions * truth_m[..., None]
     in_band = _in_band(points, costmap, marks)
     reached = in_band & (range_m < marks.obstacle_max_range_m)
+    reached &= range_m >= marks.obstacle_min_range_m
     surface = _cells_of(points[in_band], costmap)
 
     stride = max(1, truth_m.shape[1] // _RAYS_ACROSS)

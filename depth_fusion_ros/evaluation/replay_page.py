@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from depth_fusion_ros.evaluation.metrics import RANGE_BINS_M, range_bin_key
+from depth_fusion_ros.evaluation.provenance_colours import PROVENANCE_COLOURS
 from depth_fusion_ros.evaluation.reliability import LEVELS, gaussian_share
 
 if TYPE_CHECKING:
@@ -23,17 +24,19 @@ COLUMNS = {
     "abs_rel": "AbsRel", "median_abs_rel": "median", "rmse_m": "RMSE [m]", "rmse_log": "RMSE log",
     "delta_1": "δ<1.25", "delta_2": "δ<1.25²", "delta_3": "δ<1.25³", "edge_abs_rel": "at edges",
     "coverage": "coverage", "within_1_sigma": "<1σ", "within_2_sigma": "<2σ"}
-_PROVENANCE_COLOURS = {
-    "none": "#8c8c8c", "measured": "#66c2a5", "fused": "#fc8d62", "prior_only": "#8da0cb",
-    "saturated": "#e78ac3", "textureless": "#a6d854", "out_of_range": "#ffd92f",
-    "motion_rejected": "#b15928"}
+COSTMAP_COLUMNS = {
+    "false_share": "false %", "missed_share": "missed %", "mark": "to mark", "mark_s": "s",
+    "mark_never": "never", "clear": "to clear", "clear_s": "s", "clear_never": "never"}
+"""Of the costmap: times are medians and, behind a slash, the worst."""
 
 
-def write_page(path: Path, report: Mapping[str, Any], pictures: Mapping[str, Path]) -> Path:
+def write_page(path: Path, report: Mapping[str, Any], pictures: Mapping[str, Path],
+               recordings: Sequence[str] = ()) -> Path:
     """Write the page.
 
     Args:
         report: as in report.json, NaN where null. pictures: name of a bag → its PNG.
+        recordings: Rerun files, relative to the page.
     """
     import jinja2
 
@@ -46,13 +49,38 @@ def write_page(path: Path, report: Mapping[str, Any], pictures: Mapping[str, Pat
              for bag in worst[:SHOWN_PICTURES] if bag["name"] in pictures
              and pictures[bag["name"]].is_file()]
     path.write_text(template.render(
-        report=report, columns=COLUMNS, plots=[
+        report=report, columns=COLUMNS, costmap_columns=COSTMAP_COLUMNS,
+        costmap_text=costmap_text, recordings=recordings, plots=[
             ("Error by true distance", _inline(_png(_ranges(report["summary"])))),
             ("Does σ keep its word?", _inline(_png(_sigma(report["summary"])))),
             ("Where the pixels come from", _inline(_png(_provenance(report["bags"])))),
             ("Error of each bag", _inline(_png(_spread(report["bags"]))))],
         pictures=shown), encoding="utf-8")
     return path
+
+
+def costmap_text(figures: Mapping[str, Any]) -> list[str]:
+    """Cells of a row under `COSTMAP_COLUMNS`; "–" where something cannot be told.
+
+    Args:
+        figures: of `costmap_figures`.
+    """
+    def share(name: str) -> str:
+        value = figures[name]
+        return "–" if np.isnan(value) else f"{100 * value:.2f}"
+
+    def times(name: str, form: str) -> str:
+        median, worst = figures[f"{name}_median"], figures[f"{name}_worst"]
+        return "–" if np.isnan(median) else f"{median:{form}}/{worst:{form}}"
+
+    def never(name: str) -> str:
+        lost = figures[f"{name}_never"]
+        asked = lost + figures[f"{name}_cells"]
+        return f"{lost}/{asked}" if asked else "–"
+
+    return [share("false_share"), share("missed_share"), *(
+        text for name in ("mark", "clear") for text in (
+            times(f"{name}_updates", "g"), times(f"{name}_s", ".1f"), never(name)))]
 
 
 def _number(value: Any) -> str:
@@ -124,7 +152,7 @@ def _provenance(bags: Sequence[Mapping[str, Any]]) -> Figure:
     axes = figure.subplots()
     left = np.zeros(len(bags))
     places = np.arange(len(bags))
-    for name, colour in _PROVENANCE_COLOURS.items():
+    for name, colour in PROVENANCE_COLOURS.items():
         shares = np.array([bag["summary"]["provenance"].get(name, 0.0) for bag in bags])
         if shares.any():
             axes.barh(places, 100 * shares, left=left, color=colour, label=name, height=0.9)

@@ -20,25 +20,24 @@ from numpy.typing import NDArray
 
 from depth_fusion_ros.estimation.estimate import DepthEstimate, Provenance
 from depth_fusion_ros.evaluation.metrics import average_metrics, depth_metrics, range_metrics
+from depth_fusion_ros.evaluation.navigation_counts import NavigationClouds, navigation_counts
 from depth_fusion_ros.evaluation.reliability import LEVELS
-from depth_fusion_ros.navigation.cloud import CloudOptions, clearing_points, obstacle_points
 
 SIGMA_RATIO_EDGES = (0.0, 0.02, 0.05, 0.1, 0.2, 0.5)
 """Lower ends of the groups of pixels by σ/Z of which the calibration is counted apart."""
-FRONT_SIGMAS = 3.0
 
 Row = dict[str, Any]
 
 
 def frame_row(estimate: DepthEstimate, truth_m: NDArray[np.float32], *, min_m: float, max_m: float,
-              clouds: CloudOptions | None = None) -> Row:
+              clouds: NavigationClouds | None = None) -> Row:
     """Score one frame.
 
     Args:
         estimate: metric, on the grid of `truth_m`.
         truth_m: (H, W) metres, not finite = not known there.
         min_m, max_m: truth outside is not scored.
-        clouds: what the node would make of the depth for Nav2; None = not looked at.
+        clouds: what the node would make of the estimate for Nav2; None = not looked at.
 
     Returns:
         stamp_ns, `metrics` (`depth_metrics`), `ranges` (`range_metrics`), and counts of pixels:
@@ -53,7 +52,7 @@ def frame_row(estimate: DepthEstimate, truth_m: NDArray[np.float32], *, min_m: f
         "provenance": _by_provenance(estimate.provenance),
         "sigma": _sigma_counts(depth, sigma, truth_m, min_m, max_m)}
     if clouds is not None:
-        row["navigation"] = _navigation_counts(estimate, truth_m, clouds)
+        row["navigation"] = navigation_counts(clouds, truth_m, estimate.intrinsics)
     return row
 
 
@@ -115,35 +114,6 @@ def _shares(groups: Mapping[str, Counter[str]]) -> dict[str, dict[str, float]]:
     return {name: {"pixels": counts["pixels"], **{
         f"{n:g}": counts[f"{n:g}"] / counts["pixels"] for n in LEVELS}}
         for name, counts in named.items()}
-
-
-def _navigation_counts(estimate: DepthEstimate, truth_m: NDArray[np.float32],
-                       options: CloudOptions) -> dict[str, int]:
-    """Points nearer than the truth by more than 3σ, and rays that end behind it.
-
-    The costmap itself needs a pose and the floor; these are its causes: a point in front of the
-    truth marks what is free, a ray that ends behind it clears what is there.
-    """
-    arrays = (estimate.depth_m, estimate.sigma_m, estimate.provenance, estimate.intrinsics)
-    points = np.frombuffer(obstacle_points(*arrays, options).data, np.float32).reshape(-1, 4)
-    rays = np.frombuffer(clearing_points(*arrays, options).data, np.float32).reshape(-1, 3)
-    there, behind = _truth_at(points, truth_m, estimate), _truth_at(rays, truth_m, estimate)
-    known, sound = np.isfinite(there), np.isfinite(behind)
-    with np.errstate(invalid="ignore"):
-        in_front = points[:, 2] < there - FRONT_SIGMAS * points[:, 3]
-        through = rays[:, 2] > behind
-    return {"points": int(known.sum()), "points_in_front": int((known & in_front).sum()),
-            "rays": int(sound.sum()), "rays_through": int((sound & through).sum())}
-
-
-def _truth_at(points: NDArray[np.float32], truth_m: NDArray[np.float32], estimate: DepthEstimate
-              ) -> NDArray[np.float32]:
-    """Truth at the pixel of each point; its own ray goes through the pixel's centre."""
-    k = estimate.intrinsics
-    column = np.rint(points[:, 0] / points[:, 2] * k.fx_px + k.cx_px).astype(np.intp)
-    row = np.rint(points[:, 1] / points[:, 2] * k.fy_px + k.cy_px).astype(np.intp)
-    return np.asarray(
-        truth_m[np.clip(row, 0, k.height_px - 1), np.clip(column, 0, k.width_px - 1)])
 
 
 def _ratio(part: int, whole: int) -> float:

@@ -10,7 +10,6 @@ estimated or dropped with a cause, and every slice of a focus sweep used or drop
 
 from __future__ import annotations
 
-import importlib
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -19,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from rich.table import Table
 
 GAUSSIAN_SHARES = {"within_1_sigma": 0.683, "within_2_sigma": 0.954}
@@ -146,32 +144,6 @@ class ReplayReport:
 def median_stages(stages_ms: Mapping[str, Sequence[float]]) -> dict[str, float]:
     """Return the median of each stage's milliseconds; stages without values are left out."""
     return {name: float(np.median(values)) for name, values in stages_ms.items() if len(values)}
-
-
-def write_rerun(
-    path: Path, frames: Sequence[tuple[int, Mapping[str, NDArray[Any]]]]
-) -> Path | None:
-    """Write images to a Rerun recording (.rrd); return None if rerun-sdk is not installed.
-
-    Args:
-        path: file to write.
-        frames: (stamp in ns, name -> array) with (H, W, 3) uint8 colour or (H, W) metres.
-    """
-    try:
-        rerun: Any = importlib.import_module("rerun")
-    except ImportError:
-        return None
-    recording = rerun.RecordingStream("depth_fusion_ros")
-    recording.save(str(path))
-    for stamp_ns, pictures in frames:
-        recording.set_time("stamp", timestamp=stamp_ns * 1e-9)
-        for name, picture in pictures.items():
-            if picture.ndim == 3:
-                recording.log(name, rerun.Image(picture))
-            else:
-                recording.log(name, rerun.DepthImage(picture.astype(np.float32), meter=1.0))
-    recording.flush()
-    return path
 
 
 def _table(title: str, *columns: str) -> Table:

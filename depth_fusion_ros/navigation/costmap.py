@@ -14,10 +14,11 @@ Kept as in Nav2 (main, a3a97043e, 2026-08), because users fall over it:
   a VoxelLayer, in the plane in an ObstacleLayer (up to it; rays clear to their last cell there);
 * a source that was silent for longer than its expected_update_rate makes the layer not current.
 
-Different from Nav2: the window does not roll; cells under the robot's footprint are not cleared;
-there is no inflation and no second layer; poses are given, so no cloud waits for TF or is lost;
-points are not rounded to float32. In an ObstacleLayer, ranges of marks are compared in metres and
-not once more in cells, and a ray that leaves the map is cut where it does: a cell's difference.
+Different from Nav2: the window rolls only where `recentre` is called; cells under the robot's
+footprint are not cleared; there is no inflation and no second layer; poses are given, so no cloud
+waits for TF or is lost; points are not rounded to float32. In an ObstacleLayer, ranges of marks are
+compared in metres and not once more in cells, and a ray that leaves the map is cut where it does: a
+cell's difference.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ from depth_fusion_ros.navigation.costmap_grid import (
     Floats,
     Ints,
     crossed_voxels,
+    shifted,
     without_small_groups,
 )
 
@@ -94,7 +96,7 @@ class VoxelCostmap:
             parameters: the dict under local_costmap: local_costmap: ros__parameters.
             layer: name of a VoxelLayer or ObstacleLayer in `plugins`; "" = the first of them.
             centre_m: x, y of the map's centre, global frame. A rolling window has the robot
-                there; this one stays. rolling_window, origin_x and origin_y are not read.
+                there; see `recentre`. rolling_window, origin_x and origin_y are not read.
             start_s: when the layer was activated; silence counts from here on.
 
         Raises:
@@ -175,6 +177,26 @@ class VoxelCostmap:
             for observation in buffer.observations if buffer.source.marking else ():
                 self._mark(buffer.source, observation)
         return current
+
+    def recentre(self, x_m: float, y_m: float) -> tuple[int, int]:
+        """Roll the window by whole cells until its centre is less than a cell from this point.
+
+        What leaves the window is forgotten, what enters it is not known, as in Nav2.
+
+        Returns:
+            Rows and columns by which it moved, towards +y and +x of the global frame.
+        """
+        size_m = np.array([self.config.width_cells, self.config.height_cells]) * self._voxel_m[:2]
+        cells = np.trunc(
+            (np.array([x_m, y_m]) - size_m / 2 - self.origin_m[:2]) / self._voxel_m[:2] + 1e-9)
+        columns, rows = (int(cell) for cell in cells)
+        if rows or columns:
+            self.origin_m[:2] += cells * self._voxel_m[:2]
+            unknown = UNKNOWN if self.config.track_unknown_space else FREE
+            self._marked = shifted(self._marked, rows, columns, False)
+            self._unknown = shifted(self._unknown, rows, columns, True)
+            self._costs = shifted(self._costs, rows, columns, unknown)
+        return rows, columns
 
     @property
     def costs(self) -> NDArray[np.uint8]:

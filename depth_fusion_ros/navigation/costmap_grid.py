@@ -5,6 +5,8 @@ Sources: Bresenham's line in closed form, as Nav2's voxel grid walks it; connect
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -81,3 +83,18 @@ def without_small_groups(lethal: Bools, least_cells: int, connectivity: int) -> 
     cells = np.bincount(labels.ravel())
     kept: Bools = lethal & (cells[labels] >= least_cells)
     return kept
+
+
+def shifted(cells: NDArray[Any], rows: int, columns: int, fill: float) -> NDArray[Any]:
+    """Return cells (…, H, W) as a window sees them that moved by whole cells towards +y and +x.
+
+    What was at (r + rows, c + columns) is at (r, c); cells that were not in the window have `fill`.
+    """
+    height, width = cells.shape[-2:]
+    moved = np.full_like(cells, fill)
+    to_rows, to_columns = (slice(max(-by, 0), max(size - max(by, 0), 0))
+                           for by, size in ((rows, height), (columns, width)))
+    from_rows, from_columns = (slice(max(by, 0), max(size - max(-by, 0), 0))
+                               for by, size in ((rows, height), (columns, width)))
+    moved[..., to_rows, to_columns] = cells[..., from_rows, from_columns]
+    return moved
