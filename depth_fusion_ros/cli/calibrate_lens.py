@@ -58,6 +58,7 @@ def calibrate_lens_command(
     simulate: str = typer.Option(
         "", help="Record and calibrate simulated cameras of known truth instead: a name, several "
         "with commas, or all. Everything is written to the report folder."),
+    quick: bool = typer.Option(False, help="With --simulate: three distances, smaller images."),
 ) -> None:
     """Calibrate lens and dual pixels from a board at three to five known-size distances."""
     from depth_fusion_ros.optics.calibration_board import BoardError, CalibrationBoard
@@ -72,7 +73,7 @@ def calibrate_lens_command(
         if board not in ("charuco", "apriltag"):
             raise CalibrationError(f"--board {board}: must be charuco or apriltag")
         if simulate:
-            _simulated(simulate, print_, report)
+            _simulated(simulate, print_, report, quick=quick)
             return
         if not bags:
             raise CalibrationError("no recording: name one or more bags, or try --simulate all")
@@ -143,18 +144,18 @@ def _write(result: CameraCalibration, name: str, source: str, out: Path, report:
     console.print(f"camera file: {out / name}.yaml\npage: {report / name}.html", soft_wrap=True)
 
 
-def _simulated(chosen: str, board: CalibrationBoard, report: Path) -> None:
+def _simulated(chosen: str, board: CalibrationBoard, report: Path, *, quick: bool) -> None:
     """Record, calibrate and judge simulated cameras."""
     from depth_fusion_ros.evaluation.lens_bag import ViewLevels
     from depth_fusion_ros.evaluation.lens_truth import truth_rows
     from depth_fusion_ros.evaluation.run_record import run_record
-    from depth_fusion_ros.simulation.lens_bench import BENCH_CAMERAS, BenchPlan
+    from depth_fusion_ros.simulation.lens_bench import BENCH_CAMERAS, QUICK_PLAN, BenchPlan
 
     names = list(BENCH_CAMERAS) if chosen == "all" else chosen.split(",")
     if unknown := [name for name in names if name not in BENCH_CAMERAS]:
         raise CalibrationError(f"--simulate {','.join(unknown)}: use all, "
                                f"{', '.join(BENCH_CAMERAS)}")
-    plan, started = BenchPlan(), time.perf_counter()
+    plan, started = QUICK_PLAN if quick else BenchPlan(), time.perf_counter()
     table: dict[str, list[TruthRow]] = {}
     for name in names:
         camera = BENCH_CAMERAS[name]
@@ -169,7 +170,8 @@ def _simulated(chosen: str, board: CalibrationBoard, report: Path) -> None:
         _write(result, name, f"the simulated camera {name}", report, report, True, table[name])
     found = {"data": "simulated: ray-traced board, known lens", "board": board.text,
              "cameras": {name: [vars(row) for row in rows] for name, rows in table.items()},
-             "record": run_record("depth-fusion calibrate-lens", {"simulate": chosen},
+             "record": run_record("depth-fusion calibrate-lens",
+                                  {"simulate": chosen, "quick": quick},
                                   seeds={name: BENCH_CAMERAS[name].seed for name in names},
                                   wall_time_s=time.perf_counter() - started)}
     path = report / "truth_table.json"

@@ -97,6 +97,10 @@ class BenchPlan:
     sideways: tuple[float, ...] = (-0.5, 0.0, 0.5)
 
 
+QUICK_PLAN = BenchPlan((0.4, 0.6, 0.9), 240, 180, 0.3, aperture_samples=16, sideways=(-0.5, 0.5))
+"""Enough to try everything: a quarter of the images and rays."""
+
+
 @dataclass(frozen=True, eq=False)
 class BenchImage:
     """One recorded image, or pair.
@@ -226,5 +230,5 @@ def _intrinsics(lens: ThinLens, plan: BenchPlan) -> Intrinsics:
                       plan.height_px)
 
 
-__all__ = ["BENCH_CAMERAS", "BenchCamera", "BenchImage", "BenchPlan", "BenchTruth", "bench_images",
-           "bench_lens", "bench_truth"]
+__all__ = ["BENCH_CAMERAS", "BenchCamera", "BenchImage", "BenchPlan", "BenchTruth", "QUICK_PLAN",
+           "bench_images", "bench_lens", "bench_truth"]
