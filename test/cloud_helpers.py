@@ -66,7 +66,8 @@ def some_options(draw: st.DrawFn) -> CloudOptions:
         use_prior_only=draw(st.booleans()), clearing_range_m=draw(st.sampled_from([0.5, 4.0])),
         clearing_max_sigma_ratio=draw(st.sampled_from([0.05, 0.3, 1.0])),
         clearing_stride=draw(st.integers(1, 9)),
-        max_incidence_deg=90.0)  # veils are the matter of test_navigation_veil.py
+        max_incidence_deg=90.0,  # veils are the matter of test_navigation_veil.py
+        surer_square_px=0)  # and this of test_navigation_surer.py
 
 
 def qualifying(depth: NDArray, sigma: NDArray, labels: NDArray, ratio: float,

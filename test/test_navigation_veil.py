@@ -78,7 +78,7 @@ def test_a_slanted_wall_is_a_veil_from_the_angle_that_is_said(slant_deg: float, 
 def test_what_is_level_with_a_neighbour_of_each_axis_marks(frame, limit_deg: float) -> None:
     depth, sigma, labels, camera = frame
     options = CloudOptions(max_incidence_deg=limit_deg, max_bytes=10**7, voxel_m=0.001,
-                           voxel_sigma_scale=0.0, max_sigma_ratio=1.0)
+                           voxel_sigma_scale=0.0, max_sigma_ratio=1.0, surer_square_px=0)
     veil = is_veil(depth, camera, limit_deg)
     good = qualifying(depth, sigma, labels, 1.0, priors=False)
     cloud = obstacle_points(depth, sigma, labels, camera, options)

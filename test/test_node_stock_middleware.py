@@ -56,7 +56,7 @@ def test_best_effort_listeners_get_every_cloud_and_none_is_above_its_budget() ->
     with Bench(outputs=(REPORT,)) as bench, bench.node(
             "cloud.max_rate_hz:=0.0", "cloud.voxel_m:=0.0115", "cloud.voxel_sigma_scale:=0.0",
             "cloud.max_sigma_ratio:=1.0", "depth.max_sigma_ratio:=1.0", "clearing.stride:=2",
-            "cloud.max_incidence_deg:=90.0", "replay.process_all:=true",
+            "cloud.max_incidence_deg:=90.0", "cloud.surer_square_px:=0", "replay.process_all:=true",
             f"cloud.max_bytes:={BUDGET_BYTES}", environment=STOCK):
         listener = subprocess.Popen(
             [sys.executable, "-c", LISTENER, *TOPICS], text=True, stdin=subprocess.PIPE,

@@ -32,6 +32,7 @@ from depth_fusion_ros.navigation.rays import (
     far_by_evidence,
     ray_grid,
 )
+from depth_fusion_ros.navigation.surer import behind_surer
 from depth_fusion_ros.navigation.veil import is_veil
 
 __all__ = ["CloudBytes", "CloudOptions", "RayGrid", "clearing_points", "is_blind",
@@ -57,7 +58,8 @@ class CloudBytes:
         count: points. step_bytes: bytes of one.
         voxel_m: edge of the smallest voxel used, m; NaN = not thinned by voxels.
         thinned: points that qualified and were left out.
-        veil, floor: points that were sure enough, but a veil between near and far, or maybe floor.
+        veil, floor, behind: points that were sure enough, but a veil between near and far, maybe
+            floor, or vague and just behind a surer one.
     """
 
     data: array[int]
@@ -67,6 +69,7 @@ class CloudBytes:
     thinned: int = 0
     veil: int = 0
     floor: int = 0
+    behind: int = 0
 
 
 def organised_points(depth_m: NDArray[np.float32], sigma_m: NDArray[np.float32],
@@ -121,7 +124,8 @@ def obstacle_points(depth_m: NDArray[np.float32], sigma_m: NDArray[np.float32],
                     options: CloudOptions) -> CloudBytes:
     """Points to mark obstacles with: x y z sigma, 16 bytes a point, one per voxel.
 
-    Of the `confident` pixels those that are no veil (`is_veil`) and cannot be floor (`Floor`).
+    Of the `confident` pixels those that are no veil (`is_veil`), cannot be floor (`Floor`), and are
+    not the vague rest of a surface whose surer points mark (`behind_surer`).
 
     The edge of a point's voxel is max(voxel_m, voxel_sigma_scale·σ), rounded down to voxel_m times
     a power of two, and points of different edges do not share voxels: unsure points thin each
@@ -154,6 +158,10 @@ def obstacle_points(depth_m: NDArray[np.float32], sigma_m: NDArray[np.float32],
     if options.floor.camera_height_m:
         stands = ~options.floor.may_have(points, sigma)
         pixels, points, sigma = pixels[stands], points[:, stands], sigma[stands]
+    standing = len(pixels)
+    # Only now: what does not mark itself, such as floor before a box, speaks for nothing behind it.
+    marks = ~behind_surer(pixels, points[2], sigma, depth_m.shape, options.surer_square_px)
+    pixels, points, sigma = pixels[marks], points[:, marks], sigma[marks]
     edge = 1 << _CELL_BITS
     cells = np.clip(np.floor(points / options.voxel_m), -edge, edge - 1).astype(np.int32)
     # frexp splits into a fraction in [1/2, 1) and an exponent: that less one is floor(log2).
@@ -169,7 +177,7 @@ def obstacle_points(depth_m: NDArray[np.float32], sigma_m: NDArray[np.float32],
     kept.sort()
     return _cloud([*points[:, kept], sigma[kept]], voxel_m=options.voxel_m * 2**level,
                   thinned=len(pixels) - len(kept), veil=int(np.count_nonzero(veil)),
-                  floor=qualified - len(pixels))
+                  floor=qualified - standing, behind=standing - len(pixels))
 
 
 def is_blind(depth_m: NDArray[np.float32], sigma_m: NDArray[np.float32],
@@ -272,7 +280,7 @@ def _least_per_square(image: NDArray[_Number], stride: int) -> NDArray[_Number]:
 
 
 def _cloud(fields: Sequence[NDArray[np.float32]], *, voxel_m: float = math.nan,
-           thinned: int = 0, veil: int = 0, floor: int = 0) -> CloudBytes:
+           thinned: int = 0, veil: int = 0, floor: int = 0, behind: int = 0) -> CloudBytes:
     points = np.stack(fields, axis=1).astype(np.float32, copy=False)
     return CloudBytes(array("B", points.tobytes()), len(points), 4 * points.shape[1], voxel_m,
-                      thinned, veil, floor)
+                      thinned, veil, floor, behind)

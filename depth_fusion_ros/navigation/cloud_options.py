@@ -24,6 +24,8 @@ class CloudOptions:
         use_prior_only: depths that rest on a prior alone mark too; they never clear.
         max_incidence_deg: angle from its normal under which a surface may be seen and mark; what
             is steeper is a veil between near and far. 90 = all mark.
+        surer_square_px: side of the squares of the image within which, and in those around, a
+            surer point keeps the vaguer ones just behind it from marking, px; 0 = all mark.
         floor: what may be floor does not mark.
         clearing_range_m: length of the longest clearing ray, m.
         clearing_max_sigma_ratio: σ/Z above which a depth does not clear. Rays end at Z − 2σ, so a
@@ -42,6 +44,7 @@ class CloudOptions:
     max_sigma_ratio: float = 0.15
     use_prior_only: bool = False
     max_incidence_deg: float = 82.0
+    surer_square_px: int = 16
     floor: Floor = field(default_factory=Floor)
     clearing_range_m: float = 4.0
     clearing_max_sigma_ratio: float = 0.3
@@ -60,6 +63,8 @@ class CloudOptions:
              "above 0 and at most 1"),
             ("cloud.max_incidence_deg", self.max_incidence_deg,
              45 <= self.max_incidence_deg <= 90, "from 45 to 90 (all mark) degrees"),
+            ("cloud.surer_square_px", self.surer_square_px, 0 <= self.surer_square_px <= 1000,
+             "from 0 (all mark) to 1000 px"),
             ("clearing.max_sigma_ratio", self.clearing_max_sigma_ratio,
              0 < self.clearing_max_sigma_ratio <= 1, "above 0 and at most 1"),
             ("depth.min_m", self.min_m, 0 < self.min_m < math.inf, "finite and > 0"),

@@ -68,7 +68,7 @@ class NavigationOutputs:
         self.facts: dict[str, Any] = {
             "without_transform": 0, "blind": 0, "obstacle_points": 0, "obstacle_voxel_m": None,
             "obstacle_points_thinned": 0, "obstacle_points_veil": 0, "obstacle_points_floor": 0,
-            "clearing_rays": 0, "scan_blind": 0}
+            "obstacle_points_behind": 0, "clearing_rays": 0, "scan_blind": 0}
 
     def publish(self, estimate: DepthEstimate, header: Header, values: Mapping[str, Any],
                 send: Send, listened: Callable[[str], bool]) -> None:
@@ -103,7 +103,8 @@ class NavigationOutputs:
         self.facts.update(obstacle_points=obstacles.count, obstacle_voxel_m=obstacles.voxel_m,
                           obstacle_points_thinned=obstacles.thinned,
                           obstacle_points_veil=obstacles.veil,
-                          obstacle_points_floor=obstacles.floor, clearing_rays=rays.count)
+                          obstacle_points_floor=obstacles.floor,
+                          obstacle_points_behind=obstacles.behind, clearing_rays=rays.count)
         if obstacles.count == 0 and (rays.count == 0 or is_blind(*arrays[:3], options)):
             self.facts["blind"] += 1
             if values["cloud.silent_when_blind"]:

@@ -45,6 +45,10 @@ NAVIGATION_ROWS = (
               "its normal do not mark: networks draw such veils from the edge of a thing back to "
               "what is behind it; 90 = all mark.", unit="deg", minimum=45.0, maximum=90.0,
               dynamic=True),
+    Parameter("cloud.surer_square_px", 16, "A point up to two sigma behind a surer one (at most "
+              "0.8 of its sigma of inverse depth) in the same or a neighbouring square of this side "
+              "does not mark: it may be the same surface, which is marked already; 0 = all mark.",
+              unit="px", minimum=0, maximum=1000, dynamic=True),
     Parameter("floor.camera_height_m", 0.0, "Height of the camera above a level floor; 0 = not "
               "known. With it, points that may be floor do not mark: those below `floor.cut_m` "
               "when they are `floor.sigmas` standard deviations farther. Tilt: `scan.pitch_rad`, "
@@ -83,6 +87,7 @@ def cloud_options(values: Mapping[str, Any]) -> CloudOptions:
         max_bytes=values["cloud.max_bytes"], max_sigma_ratio=values["cloud.max_sigma_ratio"],
         use_prior_only=values["cloud.use_prior_only"],
         max_incidence_deg=values["cloud.max_incidence_deg"],
+        surer_square_px=values["cloud.surer_square_px"],
         floor=Floor(values["floor.camera_height_m"], (float(up[0]), float(up[1]), float(up[2])),
                     values["floor.cut_m"], values["floor.sigmas"]),
         clearing_max_sigma_ratio=values["clearing.max_sigma_ratio"],
