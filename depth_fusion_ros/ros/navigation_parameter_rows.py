@@ -47,8 +47,8 @@ NAVIGATION_ROWS = (
               dynamic=True),
     Parameter("cloud.surer_square_px", 16, "A point up to two sigma behind a surer one (at most "
               "0.8 of its sigma of inverse depth) in the same or a neighbouring square of this "
-              "side does not mark: it may be the same surface, which is marked already; 0 = all mark.",
-              unit="px", minimum=0, maximum=1000, dynamic=True),
+              "side does not mark: it may be the same surface, which is marked already; 0 = all "
+              "mark.", unit="px", minimum=0, maximum=1000, dynamic=True),
     Parameter("floor.camera_height_m", 0.0, "Height of the camera above a level floor; 0 = not "
               "known. With it, points that may be floor do not mark: those below `floor.cut_m` "
               "when they are `floor.sigmas` standard deviations farther. Tilt: `scan.pitch_rad`, "
