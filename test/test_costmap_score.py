@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from box_before_wall import CAMERA, PARAMETERS, POSE, points, truth
 
+from depth_fusion_ros.evaluation.costmap_behaviour import ReceivedFrame, scene_outcome
 from depth_fusion_ros.evaluation.costmap_score import CostmapScore, Update, costmap_figures
 from depth_fusion_ros.evaluation.costmap_truth import camera_pose
 from depth_fusion_ros.evaluation.navigation_counts import NavigationClouds
@@ -91,6 +92,18 @@ def test_marks_in_cells_that_are_seen_open_are_false_and_counted_in_each_update(
     assert found["false_cells"] == 4 and found["open_cells"] > 400
     assert found["false_share"] == 4 / found["open_cells"]
     assert found["missed_share"] == 1 and "none of" in found["why"]["mark"]
+
+
+def test_false_marks_are_those_of_nav2_check() -> None:
+    """The same share, of the same costmap, whatever else the two commands measure."""
+    shaken = WITH.copy()
+    shaken[:, 10:20] *= np.float32(0.6)
+    frames = [(WITHOUT, seen(WITHOUT)), (WITH, seen(shaken)), (WITH, seen(WITH)), (WITHOUT, None)]
+    ours = scene_outcome([
+        ReceivedFrame(100 + PERIOD_S * n, depth, clouds and clouds.obstacles,
+                      clouds and clouds.clearing, None)
+        for n, (depth, clouds) in enumerate(frames)], CAMERA, None, PARAMETERS, POSE).ours
+    assert figures(*frames)["false_share"] == ours.false_share > 0
 
 
 def test_one_frame_has_shares_of_cells_but_no_times() -> None:

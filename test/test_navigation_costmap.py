@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from depth_fusion_ros.navigation.costmap import FREE, LETHAL, UNKNOWN, VoxelCostmap
-from depth_fusion_ros.navigation.costmap_grid import crossed_voxels
+from depth_fusion_ros.navigation.costmap_grid import crossed_voxels, shifted
 
 
 def test_a_point_marks_the_cell_and_the_voxel_it_lies_in() -> None:
@@ -171,3 +171,27 @@ def test_a_costmap_may_stand_elsewhere_and_have_several_layers() -> None:
     np.testing.assert_allclose(grid.origin_m, [8, -7, 0])
     see(grid, "mark", (10.05, -4.95, 0.5), sensor=pose(x=9.0, y=-5.0))
     assert grid.marked_cells.tolist() == [[20, 20]]
+
+
+def test_a_window_that_rolls_keeps_marks_where_they_are_and_forgets_what_leaves() -> None:
+    grid = costmap()
+    see(grid, "mark", (1.25, -0.45, 0.9), (-1.25, 0.35, 0.9))
+    assert grid.recentre(1.0, -0.3) == (-3, 10)
+    np.testing.assert_allclose(grid.origin_m[:2], (-1.0, -2.3))
+    np.testing.assert_allclose(grid.cell_centres_m(grid.marked_cells), [[1.25, -0.45]])
+    assert grid.recentre(1.09, -0.39) == (0, 0), "less than a cell"
+    grid.recentre(0.0, 0.0)
+    np.testing.assert_allclose(grid.cell_centres_m(grid.marked_cells), [[1.25, -0.45]])
+    assert grid.marked_voxels.sum() == 1
+    assert grid.recentre(50.0, 0.0) == (0, 500) and not grid.marked_cells.size
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(-12, 12), st.integers(-12, 12))
+def test_a_shifted_window_shows_the_same_cells(rows: int, moved: int) -> None:
+    cells = np.arange(1, 81).reshape(1, 8, 10)
+    found = shifted(cells, rows, moved, 0)
+    for (_, row, column), value in np.ndenumerate(found):
+        from_row, from_column = row + rows, column + moved
+        inside = 0 <= from_row < 8 and 0 <= from_column < 10
+        assert value == (cells[0, from_row, from_column] if inside else 0)

@@ -187,8 +187,9 @@ class VoxelCostmap:
             Rows and columns by which it moved, towards +y and +x of the global frame.
         """
         size_m = np.array([self.config.width_cells, self.config.height_cells]) * self._voxel_m[:2]
-        cells = np.trunc(
-            (np.array([x_m, y_m]) - size_m / 2 - self.origin_m[:2]) / self._voxel_m[:2] + 1e-9)
+        corner_m = np.array([x_m, y_m]) - size_m / 2
+        # Rounded, or a move by a whole cell is none in floats.
+        cells = np.trunc(np.round((corner_m - self.origin_m[:2]) / self._voxel_m[:2], 6))
         columns, rows = (int(cell) for cell in cells)
         if rows or columns:
             self.origin_m[:2] += cells * self._voxel_m[:2]
