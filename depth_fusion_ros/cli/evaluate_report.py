@@ -95,11 +95,13 @@ def print_report(report: Mapping[str, Any], out: Path) -> None:
 
 
 def _print_costmap(report: Mapping[str, Any]) -> None:
+    from rich import box
     from rich.table import Table
 
     from depth_fusion_ros.evaluation.replay_page import COSTMAP_COLUMNS, costmap_text
 
-    table = Table(title="costmap against the one of the reference")
+    table = Table(title="costmap against the one of the reference", box=box.SIMPLE_HEAD,
+                  collapse_padding=True, pad_edge=False)  # nine columns in eighty characters
     table.add_column("bag", overflow="ellipsis", no_wrap=True, max_width=20)
     for name in COSTMAP_COLUMNS.values():
         table.add_column(name, justify="right", no_wrap=True)

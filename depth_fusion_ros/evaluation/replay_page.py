@@ -25,9 +25,9 @@ COLUMNS = {
     "delta_1": "δ<1.25", "delta_2": "δ<1.25²", "delta_3": "δ<1.25³", "edge_abs_rel": "at edges",
     "coverage": "coverage", "within_1_sigma": "<1σ", "within_2_sigma": "<2σ"}
 COSTMAP_COLUMNS = {
-    "false_share": "false %", "missed_share": "missed %", "mark": "to mark", "mark_s": "s",
-    "mark_never": "never", "clear": "to clear", "clear_s": "s", "clear_never": "never"}
-"""Of the costmap: times are medians and, behind a slash, the worst."""
+    "false_share": "false %", "missed_share": "missed %", "mark": "mark", "mark_s": "s",
+    "mark_never": "never", "clear": "clear", "clear_s": "s", "clear_never": "never"}
+"""Of the costmap: `mark` and `clear` are updates until then, median/worst, then in seconds."""
 
 
 def write_page(path: Path, report: Mapping[str, Any], pictures: Mapping[str, Path],
