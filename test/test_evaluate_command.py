@@ -93,6 +93,8 @@ def test_a_lidar_beside_the_camera_is_a_reference_through_tf(tmp_path: Path) -> 
     summary = report(tmp_path / "out")["summary"]
     assert summary["frames"] == 2 and summary["metrics"]["abs_rel"] < 0.05
     assert 200 < summary["ranges"]["pixels_1_2_m"] + summary["ranges"]["pixels_0.5_1_m"] < 3000
+    found = report(tmp_path / "out")["costmap"]
+    assert found["surface_cells"] > 0 and found["missed_share"] is not None
 
 
 def cloud(points: np.ndarray, stamp_ns: int):

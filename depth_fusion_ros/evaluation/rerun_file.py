@@ -50,7 +50,7 @@ class RerunFile:
     def __init__(self, path: Path, *, name: str = "") -> None:
         self.rerun: Any = importlib.import_module("rerun")
         self._path = path
-        self._part = path.with_suffix(f".{os.getpid()}.part")
+        self._part = path.with_suffix(f".rrd.{os.getpid()}.part")
         path.parent.mkdir(parents=True, exist_ok=True)
         self.recording: Any = self.rerun.RecordingStream(
             "depth_fusion_ros", recording_id=name or None)
