@@ -115,17 +115,22 @@ class BagWriter:
         self, topic: str, type_name: str, message: Any, log_time_ns: int, *, latched: bool = False
     ) -> None:
         """Serialise (CDR) and write one message; the topic is resolved in the namespace."""
+        data = bag_typestore().serialize_cdr(message, type_name)
+        self.write_serialised(topic, type_name, bytes(data), log_time_ns, latched=latched)
+
+    def write_serialised(
+        self, topic: str, type_name: str, data: bytes, log_time_ns: int, *, latched: bool = False
+    ) -> None:
+        """Write one message that is serialised already: CDR with its 4-byte header."""
         absolute = names.resolve(self.namespace, topic)
-        store = bag_typestore()
         if absolute not in self._connections:
             self._connections[absolute] = self._writer.add_connection(
                 absolute,
                 type_name,
-                typestore=store,
+                typestore=bag_typestore(),
                 offered_qos_profiles=[names.recorded_qos(latched=latched)],
             )
-        data = store.serialize_cdr(message, type_name)
-        self._writer.write(self._connections[absolute], log_time_ns, bytes(data))
+        self._writer.write(self._connections[absolute], log_time_ns, data)
 
 
 def remove_bag(path: Path) -> None:

@@ -58,6 +58,13 @@ def calibrate_lens_command(
     simulate: str = typer.Option(
         "", help="Record and calibrate simulated cameras of known truth instead: a name, several "
         "with commas, or all. Everything is written to the report folder."),
+    live: bool = typer.Option(
+        False, help="Record a running camera first, with advice on what is missing, into "
+        "OUT/bags/NAME; Enter ends it."),
+    wait_s: float = typer.Option(20.0, help="--live: longest wait for the camera's topics, s."),
+    idle_s: float = typer.Option(
+        10.0, help="--live: recording ends when nothing came for so long, s."),
+    storage: str = typer.Option("mcap", help="--live: mcap or sqlite3."),
     quick: bool = typer.Option(False, help="With --simulate: three distances, smaller images."),
 ) -> None:
     """Calibrate lens and dual pixels from a board at three to five known-size distances."""
@@ -75,8 +82,10 @@ def calibrate_lens_command(
         if simulate:
             _simulated(simulate, print_, report, quick=quick)
             return
-        if not bags:
-            raise CalibrationError("no recording: name one or more bags, or try --simulate all")
+        if bool(bags) == live:
+            raise CalibrationError("recordings and --live: give one of the two" if live else
+                                   "no recording: name one or more bags, or try --live or "
+                                   "--simulate all")
         if not re.fullmatch(NAME_RULE, name):
             raise CalibrationError(f"--name {name!r}: must be a file name of letters, digits and "
                                    "_ . -; it names the camera file")
@@ -85,8 +94,13 @@ def calibrate_lens_command(
         from depth_fusion_ros.evaluation.lens_bag import ViewLevels
 
         check_free(out / f"{name}.yaml", overwrite=overwrite)
-        result = _calibrated(bags, print_, ViewLevels(black_level, white_level, not srgb_views),
-                             namespace, intrinsics_focus, _terms(gain_terms))
+        levels, terms = ViewLevels(black_level, white_level, not srgb_views), _terms(gain_terms)
+        if live:
+            from depth_fusion_ros.cli.calibrate_lens_live import record_live
+
+            bags = [record_live(print_, levels, namespace, out / "bags", name, storage=storage,
+                                wait_s=wait_s, idle_s=idle_s)]
+        result = _calibrated(bags, print_, levels, namespace, intrinsics_focus, terms)
         _write(result, name, ", ".join(bag.name for bag in bags), out, report, overwrite)
 
 

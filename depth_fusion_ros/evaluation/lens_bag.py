@@ -84,6 +84,22 @@ def lens_images(path: Path, levels: ViewLevels, namespace: str = names.DEFAULT_N
                 "LensState like the image it describes")
 
 
+def live_image(message: Any, state: Any, info: Any, levels: ViewLevels, *, is_view: bool
+               ) -> LensImage:
+    """One image for a look at it, without waiting for messages of its stamp.
+
+    Args:
+        message: sensor_msgs/Image; a left view where `is_view`. state, info: the newest ones.
+
+    Raises:
+        BagError: camera_info does not suit, as in `lens_images`.
+    """
+    if is_view:
+        return _image(stamp_ns(message), state, info, left=levels.light(image_array(message)))
+    return _image(stamp_ns(message), state, info,
+                  grey=_grey(image_array(message), message.encoding))
+
+
 def _check_topics(path: Path, topic: dict[str, str], recorded: set[str]) -> None:
     sweep = topic[names.SWEEP_IMAGE] in recorded
     pairs = {topic[names.LEFT_IMAGE], topic[names.RIGHT_IMAGE]} <= recorded
@@ -169,4 +185,4 @@ def _grey(image: NDArray[Any], encoding: str) -> NDArray[np.uint8]:
     return np.asarray(image, np.uint8)
 
 
-__all__ = ["ViewLevels", "count_images", "lens_images"]
+__all__ = ["ViewLevels", "count_images", "lens_images", "live_image"]
