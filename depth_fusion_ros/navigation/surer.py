@@ -33,8 +33,8 @@ def behind_surer(pixels: NDArray[np.intp], depth_m: NDArray[np.float32],
     """
     if not square_px or not len(pixels):
         return np.zeros(len(pixels), np.bool_)
-    inverse = 1 / depth_m
-    sigma = sigma_m * inverse * inverse
+    inverse = np.reciprocal(depth_m)
+    sigma: NDArray[np.float32] = sigma_m * inverse * inverse
     rows, columns = (-(-side // square_px) + 2 for side in shape)  # with a rim of empty squares
     v, u = np.divmod(pixels, shape[1])
     square = (v // square_px + 1) * columns + u // square_px + 1
