@@ -18,6 +18,12 @@ from depth_fusion_ros.bags.reader import BagReader
 from depth_fusion_ros.bags.recording import BagWriter
 from depth_fusion_ros.cli.main import app
 from depth_fusion_ros.cli.simulated_lens_bag import record_images
+from depth_fusion_ros.evaluation.camera_file import focus_sigma_diopters
+from depth_fusion_ros.evaluation.lens_bag import ViewLevels, lens_images
+from depth_fusion_ros.evaluation.lens_bench_fit import calibrate_camera
+from depth_fusion_ros.evaluation.lens_errors import calibrate_with_errors
+from depth_fusion_ros.evaluation.lens_stations import StationCollector
+from depth_fusion_ros.optics.calibration_board import CalibrationBoard
 from depth_fusion_ros.optics.gain_field import FieldPolynomial
 from depth_fusion_ros.ros.parameter_tables import TABLES
 
@@ -88,6 +94,35 @@ def test_the_gain_of_the_dual_pixels_is_that_of_the_split(good: Run) -> None:
     lens = CAMERA.lens.refocused(CAMERA.pair_focus_diopters)
     found = float(good.parameters()["lens.kappa"]) * lens.blur_gain_px_m
     assert found == pytest.approx(CAMERA.gain_px_m, rel=0.02)
+
+
+def test_what_is_said_of_the_errors_holds_them(bag: Path) -> None:
+    collector = StationCollector(CalibrationBoard.charuco())
+    for image in lens_images(bag, ViewLevels()):
+        if image is not None:
+            collector.add(image)
+    collected = collector.finish()
+    found = calibrate_with_errors(collected, collector.board)
+    own = calibrate_camera(collected, collector.board)
+    assert found.sweep and found.dual_pixel and own.sweep and own.dual_pixel
+    gain, repeated = found.dual_pixel.calibration, own.dual_pixel.calibration
+    field = gain.gain_field.to_dict()["y2"] if gain.gain_field else 0.0
+    for error, stated, repeatability in (
+            (found.sweep.scale - CAMERA.scale, found.sweep.scale_error, own.sweep.scale_error),
+            (found.sweep.offset - CAMERA.offset, found.sweep.offset_error, own.sweep.offset_error),
+            (found.sweep.breathing - CAMERA.breathing_per_diopter, found.sweep.breathing_error,
+             own.sweep.breathing_error),
+            (gain.gain_px_m - CAMERA.gain_px_m, gain.gain_std_px_m, repeated.gain_std_px_m),
+            (field - CAMERA.edge_ratio, gain.field_std[0], repeated.field_std[0])):
+        assert abs(error) < 3 * stated and stated > repeatability
+    assert found.sweep.scale == own.sweep.scale and found.sweep.scale_error < 0.04
+    assert focus_sigma_diopters(found) > focus_sigma_diopters(own)
+
+
+def test_two_distances_give_repeatability_only_and_say_so(bag: Path, tmp_path: Path) -> None:
+    run = calibrate(tmp_path / "out", excerpt(bag, tmp_path / "two", until_s=7.5))
+    assert run.code == 0, run.text
+    assert "± of the dioptres is repeatability only, and too small" in run.text
 
 
 def test_every_parameter_of_the_camera_file_is_one_a_node_has_and_within_its_range(good: Run

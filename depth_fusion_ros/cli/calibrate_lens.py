@@ -118,7 +118,7 @@ def _calibrated(bags: list[Path], board: CalibrationBoard, levels: ViewLevels, n
                 ) -> CameraCalibration:
     """Go through the bags and fit."""
     from depth_fusion_ros.evaluation.lens_bag import count_images, lens_images
-    from depth_fusion_ros.evaluation.lens_bench_fit import calibrate_camera
+    from depth_fusion_ros.evaluation.lens_errors import calibrate_with_errors
     from depth_fusion_ros.evaluation.lens_stations import StationCollector
 
     collector = StationCollector(board)
@@ -131,8 +131,8 @@ def _calibrated(bags: list[Path], board: CalibrationBoard, levels: ViewLevels, n
                 seen = collector.found.images_with_board + collector.found.sets_with_board
                 bars.update(task, advance=1, note=f"board in {seen}")
             collector.pause()
-    return calibrate_camera(collector.finish(), board, intrinsics_diopters=intrinsics_focus,
-                            gain_terms=terms)
+    return calibrate_with_errors(collector.finish(), board, intrinsics_diopters=intrinsics_focus,
+                                 gain_terms=terms)
 
 
 def _write(result: CameraCalibration, name: str, source: str, out: Path, report: Path,
@@ -142,7 +142,7 @@ def _write(result: CameraCalibration, name: str, source: str, out: Path, report:
     from depth_fusion_ros.evaluation.lens_page import calibration_page, result_rows
 
     if truth is None:
-        _print_table(f"{name}: {result.board}", ("what", "value", "error", "meaning"),
+        _print_table(f"{name}: {result.board}", ("what", "value", "±", "meaning"),
                      [(r.quantity, r.value, r.error, r.meaning) for r in result_rows(result)])
     for note in result.notes:
         console.print(f"[yellow]{escape(note)}[/yellow]", soft_wrap=True)
@@ -161,7 +161,8 @@ def _write(result: CameraCalibration, name: str, source: str, out: Path, report:
 def _simulated(chosen: str, board: CalibrationBoard, report: Path, *, quick: bool) -> None:
     """Record, calibrate and judge simulated cameras."""
     from depth_fusion_ros.evaluation.lens_bag import ViewLevels
-    from depth_fusion_ros.evaluation.lens_truth import truth_rows
+    from depth_fusion_ros.evaluation.lens_page import TRUTH_HEADS
+    from depth_fusion_ros.evaluation.lens_truth import covered, truth_rows
     from depth_fusion_ros.evaluation.run_record import run_record
     from depth_fusion_ros.simulation.lens_bench import BENCH_CAMERAS, QUICK_PLAN, BenchPlan
 
@@ -179,8 +180,7 @@ def _simulated(chosen: str, board: CalibrationBoard, report: Path, *, quick: boo
             _record(camera, board, plan, bag, on_image)
         result = _calibrated([bag], board, ViewLevels(), "/camera", None, None)
         table[name] = truth_rows(result, camera, plan)
-        _print_table(f"{name} (simulated)", ("what", "truth", "estimate", "error", "target"),
-                     [row.cells() for row in table[name]])
+        _print_table(f"{name} (simulated)", TRUTH_HEADS, [row.cells() for row in table[name]])
         _write(result, name, f"the simulated camera {name}", report, report, True, table[name])
     found = {"data": "simulated: ray-traced board, known lens", "board": board.text,
              "cameras": {name: [vars(row) for row in rows] for name, rows in table.items()},
@@ -191,6 +191,7 @@ def _simulated(chosen: str, board: CalibrationBoard, report: Path, *, quick: boo
     path = report / "truth_table.json"
     path.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     console.print(f"table: {path}", soft_wrap=True)
+    console.print(covered([row for rows in table.values() for row in rows]), soft_wrap=True)
     missed = [f"{name}: {row.quantity}" for name, rows in table.items() for row in rows
               if row.met is False]
     if missed:

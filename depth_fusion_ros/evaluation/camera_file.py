@@ -47,10 +47,10 @@ def driver_parameters(result: CameraCalibration) -> Parameters:
 
 
 def focus_sigma_diopters(result: CameraCalibration) -> float:
-    """Standard deviation of a focus: scatter of the boards, and hysteresis either way."""
+    """Standard deviation of a focus: scatter and error of the peaks, hysteresis either way."""
     if result.sweep is not None:
         scatter = float(np.sqrt(np.mean(result.sweep.residuals_diopters**2)))
-        return math.hypot(scatter, result.sweep.hysteresis or 0.0)
+        return math.hypot(scatter, result.sweep.hysteresis or 0.0, result.peak_error_diopters)
     assert result.dual_pixel is not None
     error = result.dual_pixel.calibration.focus_std_diopters
     return error if math.isfinite(error) else 0.0

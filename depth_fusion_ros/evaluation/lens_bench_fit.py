@@ -63,6 +63,7 @@ class CameraCalibration:
         scale, offset: of the dioptres; 1 and 0 where neither part tells them.
         reference_diopters: true focus at which camera_info holds.
         notes: sentences on what is missing or doubtful.
+        peak_error_diopters: of the place of a sharpest focus, true dioptres; see `lens_errors`.
     """
 
     board: str
@@ -74,6 +75,7 @@ class CameraCalibration:
     offset: float
     reference_diopters: float
     notes: tuple[str, ...]
+    peak_error_diopters: float = 0.0
 
 
 def calibrate_camera(collected: Collected, board: CalibrationBoard, *,

@@ -13,6 +13,7 @@ from depth_fusion_ros.evaluation.camera_file import focus_sigma_diopters
 from depth_fusion_ros.evaluation.lens_bench_fit import CameraCalibration
 from depth_fusion_ros.evaluation.lens_pictures import pictures
 
+TRUTH_HEADS = ("what", "truth", "estimate", "error", "error / ±", "target")
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem;
        color: #222; background: #fff }
@@ -80,7 +81,7 @@ def result_rows(result: CameraCalibration) -> list[Row]:
                 f"of single pixels, {dual.sets} sets"),
         ]
     rows.append(Row("sigma of the focus", f"{focus_sigma_diopters(result):.3f} D", "",
-                    "residuals and hysteresis together (lens.focus_sigma_diopters)"))
+                    "residuals, hysteresis and the peaks' ± (lens.focus_sigma_diopters)"))
     return rows
 
 
@@ -90,18 +91,17 @@ def calibration_page(result: CameraCalibration, name: str, source: str, camera_f
 
     Args:
         name: of the camera. source: what it was calibrated from. camera_file: its text.
-        truth: of a simulated camera: rows of quantity, truth, estimate, error, verdict.
+        truth: of a simulated camera: rows of `TRUTH_HEADS`.
     """
     parts = [f"<h1>Lens calibration: {escape(name)}</h1>",
              f"<p>From {escape(source)}. Board: {escape(result.board)}.</p>",
              *(f'<p class="note">{escape(note)}</p>' for note in result.notes),
-             _table(("what", "value", "standard error", "meaning"),
+             _table(("what", "value", "± (one standard error)", "meaning"),
                     [(r.quantity, r.value, r.error, r.meaning) for r in result_rows(result)],
                     numbers=(1, 2))]
     if truth:
         parts += ["<h2>Against the truth (simulated camera)</h2>",
-                  _table(("what", "truth", "estimate", "error", "target"), truth,
-                         numbers=(1, 2, 3))]
+                  _table(TRUTH_HEADS, truth, numbers=(1, 2, 3, 4))]
     for title, caption, png in pictures(result):
         data = base64.b64encode(png).decode("ascii")
         parts.append(f'<figure><h2>{escape(title)}</h2><img alt="{escape(title)}" '
@@ -123,4 +123,4 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], numbers: Sequenc
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
-__all__ = ["Row", "calibration_page", "result_rows"]
+__all__ = ["TRUTH_HEADS", "Row", "calibration_page", "result_rows"]
