@@ -133,6 +133,7 @@ def test_the_example_of_compare_prints_the_table_it_shows(terminal: Terminal) ->
 
 
 @needs_ros
+@pytest.mark.ros
 def test_the_example_of_dataset_to_bag_makes_bags_that_can_be_scored(terminal: Terminal,
                                                                      tmp_path: Path) -> None:
     write_scripts("dataset_to_bag.md", tmp_path)
