@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from depth_fusion_ros.evaluation.comparison import most_different
+from depth_fusion_ros.evaluation.page_figures import inline_figure, inline_png, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -48,9 +47,9 @@ def page(report: Mapping[str, Any], picture_of_a: Callable[[str], Path],
     main = next((row for row in report["metrics"] if row["key"] == "abs_rel"), None)
     plots = []
     if report["by_bag"] and main is not None:
-        plots = [("AbsRel of each bag", _inline(_png(_scatter(report["by_bag"])))),
-                 ("Difference of AbsRel in each frame", _inline(_png(
-                     _histogram(report["by_frame"], main))))]
+        plots = [("AbsRel of each bag", inline_figure(_scatter(report["by_bag"]))),
+                 ("Difference of AbsRel in each frame", inline_figure(
+                     _histogram(report["by_frame"], main)))]
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         report=report, plots=plots, frames=most_different(report["by_frame"], SHOWN_FRAMES),
         pictures=[(row, _picture(picture_of_a(row["bag"])), _picture(picture_of_b(row["bag"])))
@@ -78,26 +77,7 @@ def _seconds(stamp_ns: int) -> str:
 
 
 def _picture(path: Path) -> str:
-    return _inline(path.read_bytes()) if path.is_file() else ""
-
-
-def _inline(png: bytes) -> str:
-    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
-
-
-def _figure() -> Figure:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6.0, 5.0), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def _png(figure: Figure) -> bytes:
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png", metadata={"Software": None})
-    return stream.getvalue()
+    return inline_png(path.read_bytes()) if path.is_file() else ""
 
 
 def _scatter(bags: Sequence[Mapping[str, Any]]) -> Figure:
@@ -108,7 +88,7 @@ def _scatter(bags: Sequence[Mapping[str, Any]]) -> Figure:
     low, high = (positive.min(), positive.max()) if positive.size else (0.1, 1.0)
     low, high = min(low / 1.25, low * 0.9), high * 1.25
     a, b = np.maximum(a, low), np.maximum(b, low)  # a log axis has no 0
-    figure = _figure()
+    figure = new_figure(6.0, 5.0, dpi=120)
     axes = figure.subplots()
     line = np.array([low, high])
     axes.fill_between(line, line, high, color=A_COLOUR, alpha=0.08, lw=0)
@@ -167,7 +147,7 @@ def _histogram(frames: Sequence[Mapping[str, Any]], main: Mapping[str, Any]) -> 
 
     values = np.array([row["difference"] for row in frames])
     reach = max(float(np.abs(values).max()), 1e-6)
-    figure = _figure()
+    figure = new_figure(6.0, 5.0, dpi=120)
     axes = figure.subplots()
     half = max(5, min(25, round(math.sqrt(values.size))))
     edges = np.linspace(-reach, reach, 2 * half + 1)  # 0 is an edge: no bar is of both signs

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from depth_fusion_ros.evaluation.lens_bench_fit import CameraCalibration
+from depth_fusion_ros.evaluation.page_figures import new_figure
 from depth_fusion_ros.optics.focus_response import focus_peaks
 
 UP, DOWN, GREY = "#c44e00", "#1f5fa8", "#888888"
@@ -39,11 +40,7 @@ def pictures(result: CameraCalibration) -> Iterator[tuple[str, str, bytes]]:
 
 
 def _figure(rows: tuple[int, ...] = (1,)) -> tuple[Any, Any]:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=SIZE_INCHES, dpi=DOTS_PER_INCH, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(*SIZE_INCHES, dpi=DOTS_PER_INCH)
     axes = figure.subplots(len(rows), 1, sharex=True, height_ratios=rows, squeeze=False)[:, 0]
     for one in axes:
         one.grid(alpha=0.3)

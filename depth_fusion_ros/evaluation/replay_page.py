@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from depth_fusion_ros.evaluation.metrics import RANGE_BINS_M, range_bin_key
+from depth_fusion_ros.evaluation.page_figures import inline_figure, inline_png, new_figure
 from depth_fusion_ros.evaluation.provenance_colours import PROVENANCE_COLOURS
 from depth_fusion_ros.evaluation.reliability import LEVELS, gaussian_share
 
@@ -45,16 +44,16 @@ def write_page(path: Path, report: Mapping[str, Any], pictures: Mapping[str, Pat
     environment.filters["number"] = _number
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     worst = sorted(report["bags"], key=lambda bag: -_or_zero(bag["summary"]["metrics"]["abs_rel"]))
-    shown = [(bag["name"], _inline(pictures[bag["name"]].read_bytes()))
+    shown = [(bag["name"], inline_png(pictures[bag["name"]].read_bytes()))
              for bag in worst[:SHOWN_PICTURES] if bag["name"] in pictures
              and pictures[bag["name"]].is_file()]
     path.write_text(template.render(
         report=report, columns=COLUMNS, costmap_columns=COSTMAP_COLUMNS,
         costmap_text=costmap_text, recordings=recordings, plots=[
-            ("Error by true distance", _inline(_png(_ranges(report["summary"])))),
-            ("Does σ keep its word?", _inline(_png(_sigma(report["summary"])))),
-            ("Where the pixels come from", _inline(_png(_provenance(report["bags"])))),
-            ("Error of each bag", _inline(_png(_spread(report["bags"]))))],
+            ("Error by true distance", inline_figure(_ranges(report["summary"]))),
+            ("Does σ keep its word?", inline_figure(_sigma(report["summary"]))),
+            ("Where the pixels come from", inline_figure(_provenance(report["bags"]))),
+            ("Error of each bag", inline_figure(_spread(report["bags"])))],
         pictures=shown), encoding="utf-8")
     return path
 
@@ -93,27 +92,8 @@ def _or_zero(value: float) -> float:
     return 0.0 if np.isnan(value) else value
 
 
-def _inline(png: bytes) -> str:
-    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
-
-
-def _figure(width_in: float = 6.4, height_in: float = 3.6) -> Figure:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width_in, height_in), dpi=110, layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def _png(figure: Figure) -> bytes:
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png", metadata={"Software": None})
-    return stream.getvalue()
-
-
 def _ranges(summary: Mapping[str, Any]) -> Figure:
-    figure = _figure()
+    figure = new_figure(6.4, 3.6)
     axes = figure.subplots()
     bins = list(zip(RANGE_BINS_M, (*RANGE_BINS_M[1:], np.inf)))
     keys = [range_bin_key(low, high) for low, high in bins]
@@ -132,7 +112,7 @@ def _ranges(summary: Mapping[str, Any]) -> Figure:
 
 
 def _sigma(summary: Mapping[str, Any]) -> Figure:
-    figure = _figure()
+    figure = new_figure(6.4, 3.6)
     axes = figure.subplots()
     fine = np.linspace(0, LEVELS[-1], 61)
     axes.plot(fine, [100 * gaussian_share(n) for n in fine], "k-", lw=1.2, label="a Gaussian")
@@ -148,7 +128,7 @@ def _sigma(summary: Mapping[str, Any]) -> Figure:
 
 
 def _provenance(bags: Sequence[Mapping[str, Any]]) -> Figure:
-    figure = _figure()
+    figure = new_figure(6.4, 3.6)
     axes = figure.subplots()
     left = np.zeros(len(bags))
     places = np.arange(len(bags))
@@ -168,7 +148,7 @@ def _provenance(bags: Sequence[Mapping[str, Any]]) -> Figure:
 
 
 def _spread(bags: Sequence[Mapping[str, Any]]) -> Figure:
-    figure = _figure()
+    figure = new_figure(6.4, 3.6)
     axes = figure.subplots()
     errors = [[row for row in bag["frame_abs_rel"] if not np.isnan(row)] for bag in bags]
     few = len(bags) <= SHOWN_PICTURES
