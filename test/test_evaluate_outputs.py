@@ -103,9 +103,13 @@ def test_the_costmap_of_a_user_is_used_and_a_file_that_is_none_is_refused(tmp_pa
     assert code == 0, text
     assert report(tmp_path / "out")["costmap"]["surface_cells"] == 0
     other = tmp_path / "other.yaml"
-    other.write_text("amcl: {}\n")
-    code, text = evaluate(bag, "--out", tmp_path / "out", *CLOSED, "--costmap", other)
-    assert code == 2 and "has no local_costmap" in text
+    for content, said in ((b"amcl: {}\n", "has no local_costmap"), (b"{a: [", "is no YAML"),
+                          (b"\xff\xfe\x00", "is no YAML"), (None, "cannot be read")):
+        other.unlink(missing_ok=True)
+        if content is not None:
+            other.write_bytes(content)
+        code, text = evaluate(bag, "--out", tmp_path / "out", *CLOSED, "--costmap", other)
+        assert code == 2 and said in text and "other.yaml" in text
 
 
 def test_the_camera_is_placed_by_tf_in_odom_whatever_else_is_there(tmp_path: Path) -> None:

@@ -52,7 +52,11 @@ def record_live(board: CalibrationBoard, levels: ViewLevels, namespace: str, fol
 
     types = {names.resolve(namespace, topic): (names.SWEEP_INPUT_TOPICS | names.INPUT_TOPICS)[topic]
              for topic in (*SWEEP, *PAIRS)}
-    path = _free(folder, name)
+    try:
+        path = _free(folder, name)
+    except OSError as error:
+        raise CalibrationError(f"folder {folder}: cannot be made ({error.strerror}); choose "
+                               "another --out") from None
     interrupted = False
     try:
         with BagWriter(path, namespace=namespace, storage=storage) as bag, (

@@ -32,6 +32,11 @@ def costmap_parameters(path: Path | None = None) -> dict[str, Any]:
     except (KeyError, TypeError):
         fail(f"{file}: has no local_costmap: local_costmap: ros__parameters:; give the parameters "
              "of a Nav2 local costmap", EXIT_UNUSABLE)
-    except (OSError, ValueError, yaml.YAMLError) as error:
+    except OSError as error:
+        fail(f"{file}: cannot be read ({error.strerror}); give the YAML of a Nav2 local costmap",
+             EXIT_UNUSABLE)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        fail(f"{file}: is no YAML ({' '.join(str(error).split())}); correct it", EXIT_UNUSABLE)
+    except ValueError as error:
         fail(f"{file}: {error}", EXIT_UNUSABLE)
     return dict(parameters)
