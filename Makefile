@@ -47,8 +47,8 @@ lint: env
 # Real traffic needs the machine to itself; everything else runs on all cores.
 test: lint
 ifeq ($(strip $(PYTEST_ARGS)),)
-	$(BIN)/python -m pytest -m "not ros" -n $(WORKERS) --dist loadfile
-	$(BIN)/python -m pytest -m ros
+	$(BIN)/python -m pytest -m "not ros or offline" -n $(WORKERS) --dist loadfile
+	$(BIN)/python -m pytest -m "ros and not offline"
 else
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 endif

@@ -30,7 +30,7 @@ from depth_fusion_ros.ros.offline import OfflineReplay
 from depth_fusion_ros.ros.parameter_tables import DUAL_PIXEL
 from depth_fusion_ros.ros.parameter_values import parameter_values
 
-pytestmark = pytest.mark.ros
+pytestmark = [pytest.mark.ros, pytest.mark.offline]
 CLOUD = "sensor_msgs/msg/PointCloud2"
 
 

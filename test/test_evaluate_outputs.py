@@ -32,7 +32,7 @@ from depth_fusion_ros.ros.camera_poses import CameraPoses
 from depth_fusion_ros.ros.parameter_tables import DUAL_PIXEL
 from depth_fusion_ros.ros.parameter_values import parameter_values
 
-pytestmark = pytest.mark.ros
+pytestmark = [pytest.mark.ros, pytest.mark.offline]
 NO_RERUN = ("--rerun-frames", "0")
 OPTICAL = "camera_rgb_optical_frame"
 with_rerun = pytest.mark.skipif(not rerun_is_installed(), reason="rerun-sdk is not installed")

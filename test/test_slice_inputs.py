@@ -24,7 +24,7 @@ from depth_fusion_ros.ros.outputs import ns_to_stamp
 from depth_fusion_ros.ros.slice_inputs import SliceInputs, SweepItem, slice_lens
 from depth_fusion_ros.ros.sweep_parameter_tables import FOCUS_SWEEP
 
-pytestmark = pytest.mark.ros
+pytestmark = [pytest.mark.ros, pytest.mark.offline]
 VALUES = FOCUS_SWEEP.defaults()
 IMAGES = stack()
 T0 = 1_000_000_000
