@@ -17,7 +17,6 @@ import math
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -32,6 +31,7 @@ from depth_fusion_ros.navigation.rays import (
     far_by_evidence,
     ray_grid,
 )
+from depth_fusion_ros.navigation.squares import LOW_32, least_per_square, ranked
 from depth_fusion_ros.navigation.surer import behind_surer
 from depth_fusion_ros.navigation.veil import is_veil
 
@@ -45,8 +45,6 @@ _GREY = 0x00808080
 _BLOCK_PX = 1 << 16  # its planes and points stay in a cache of 2 MiB
 _PLANES_TO_FIELDS = [number for field in range(5) for number in (field, field)]
 _CELL_BITS = 18  # voxels from the camera to the edge of the grid, per axis, as a power of two
-_LOW_32 = np.uint64(0xFFFFFFFF)
-_Number = TypeVar("_Number", np.uint64, np.float32)
 
 
 @dataclass(frozen=True)
@@ -167,7 +165,7 @@ def obstacle_points(depth_m: NDArray[np.float32], sigma_m: NDArray[np.float32],
     # frexp splits into a fraction in [1/2, 1) and an exponent: that less one is floor(log2).
     exponents = np.frexp(sigma * (options.voxel_sigma_scale / options.voxel_m))[1] - 1
     levels = np.clip(exponents, 0, _CELL_BITS)
-    nearness = _ranked(points[0] ** 2 + points[1] ** 2 + points[2] ** 2, np.arange(len(pixels)))
+    nearness = ranked(points[0] ** 2 + points[1] ** 2 + points[2] ** 2, np.arange(len(pixels)))
     left: NDArray[np.intp] | slice = slice(None)
     for level in range(_CELL_BITS + 1):
         left = kept = _nearest_per_voxel(cells[:, left], np.maximum(levels[left], level),
@@ -228,10 +226,10 @@ def clearing_points(depth_m: NDArray[np.float32], sigma_m: NDArray[np.float32],
     hidden = np.where(doubtful, reach, inf)  # unknown stays NaN, and its square's least is NaN
 
     pixels = np.arange(depth_m.size).reshape(depth_m.shape)
-    nearest = _least_per_square(_ranked(end, pixels), stride).ravel()
+    nearest = least_per_square(ranked(end, pixels), stride).ravel()
     length = (nearest >> np.uint64(32)).astype(np.uint32).view(np.float32)
-    free = (length < inf) & (_least_per_square(hidden, stride).ravel() >= length)
-    ends = (nearest[free] & _LOW_32).astype(np.intp)
+    free = (length < inf) & (least_per_square(hidden, stride).ravel() >= length)
+    ends = (nearest[free] & LOW_32).astype(np.intp)
     return _cloud(list(rays.points(ends, end_z.ravel()[ends])),
                   thinned=int(np.count_nonzero(sure | far)) - len(ends))
 
@@ -242,17 +240,6 @@ def _fitting_stride(shape: tuple[int, ...], options: CloudOptions) -> int:
     while math.prod(-(-side // stride) for side in shape) * CLEARING_STEP_BYTES > options.max_bytes:
         stride += 1
     return stride
-
-
-def _ranked(size: NDArray[np.float32], index: NDArray[np.intp]) -> NDArray[np.uint64]:
-    """Keys that sort by `size` ≥ 0, then by index, and hold the index in their low half.
-
-    The bits of floats that are not negative sort as the floats do.
-    """
-    halves = np.empty((*size.shape, 2), np.uint32)  # little-endian, as the clouds are
-    halves[..., 0] = index
-    halves[..., 1] = np.ascontiguousarray(size, np.float32).view(np.uint32)
-    return halves.view(np.uint64)[..., 0]
 
 
 def _nearest_per_voxel(cells: NDArray[np.int32], levels: NDArray[np.int32],
@@ -269,14 +256,7 @@ def _nearest_per_voxel(cells: NDArray[np.int32], levels: NDArray[np.int32],
             voxels, nearness = voxels[by_voxel], nearness[by_voxel]
         starts = np.flatnonzero(np.diff(voxels, prepend=-1))
         voxels, nearness = voxels[starts], np.minimum.reduceat(nearness, starts)
-    return (nearness & _LOW_32).astype(np.intp)
-
-
-def _least_per_square(image: NDArray[_Number], stride: int) -> NDArray[_Number]:
-    """Least value of each stride x stride square; those at the right and lower edge are smaller."""
-    for axis, size in enumerate(image.shape):
-        image = np.minimum.reduceat(image, np.arange(0, size, stride), axis=axis)
-    return image
+    return (nearness & LOW_32).astype(np.intp)
 
 
 def _cloud(fields: Sequence[NDArray[np.float32]], *, voxel_m: float = math.nan,

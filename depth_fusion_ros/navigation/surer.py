@@ -6,8 +6,13 @@ distance and mark what is open behind it. Leaving them out is safe, as what is n
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
+
+from depth_fusion_ros.navigation.squares import LOW_32, least_per_square, ranked
 
 VAGUER = 0.8
 """A point is surer than another when its σ of inverse depth is at most this share of the other's.
@@ -31,36 +36,71 @@ def behind_surer(pixels: NDArray[np.intp], depth_m: NDArray[np.float32],
             finite, depth > 0. shape: (H, W) of the image.
         square_px: side of the squares; 0 = no point is left out.
     """
+    behind = np.zeros(len(pixels), np.bool_)
     if not square_px or not len(pixels):
-        return np.zeros(len(pixels), np.bool_)
+        return behind
     inverse = np.reciprocal(depth_m)
     sigma: NDArray[np.float32] = sigma_m * inverse * inverse
-    rows, columns = (-(-side // square_px) + 2 for side in shape)  # with a rim of empty squares
+    surest = _Spokesmen.of(pixels, inverse, sigma, shape, square_px)
     v, u = np.divmod(pixels, shape[1])
-    square = (v // square_px + 1) * columns + u // square_px + 1
-
-    by_sigma = np.argsort(-sigma, kind="stable")  # the surest of a square is written last
-    surest = np.full(rows * columns, -1, np.intp)
-    surest[square[by_sigma]] = by_sigma
-    spokesmen = surest[surest >= 0]
-    # One that is left out itself speaks for none: each point left out has a mark beside it.
-    disputed = _behind_any(spokesmen, square, inverse, sigma, surest, columns)
-    surest[square[spokesmen[disputed]]] = -1
-    return _behind_any(np.arange(len(pixels)), square, inverse, sigma, surest, columns)
-
-
-def _behind_any(points: NDArray[np.intp], square: NDArray[np.intp], inverse: NDArray[np.float32],
-                sigma: NDArray[np.float32], surest: NDArray[np.intp],
-                columns: int) -> NDArray[np.bool_]:
-    """Which of these points are just behind the surest of a square in or around their own."""
-    spoken_inverse = np.where(surest >= 0, inverse[surest], np.float32(np.nan))
-    spoken_sigma = np.where(surest >= 0, sigma[surest], np.float32(np.inf))
-    own_inverse, own_sigma, own_square = inverse[points], sigma[points], square[points]
-    behind = np.zeros(len(points), np.bool_)
-    for row in (-columns, 0, columns):
-        for step in (row - 1, row, row + 1):
-            beside = own_square + step
-            gap = spoken_inverse[beside] - own_inverse  # NaN of an empty square is never behind
-            behind |= ((spoken_sigma[beside] <= VAGUER * own_sigma) & (gap >= 0)
-                       & (gap <= SIGMAS * own_sigma))
+    square = v // square_px * surest.sigma.shape[1] + u // square_px
+    # Most points have nobody surer beside them, and need no second look.
+    least = np.min([near.sigma for near in surest.beside()], axis=0).ravel()
+    vague = np.flatnonzero(least[square] <= VAGUER * sigma)
+    inverse, sigma, square = inverse[vague], sigma[vague], square[vague]
+    found = np.zeros(len(vague), np.bool_)
+    for near in surest.beside():
+        found |= _is_behind(inverse, sigma, near.inverse.ravel()[square],
+                            near.sigma.ravel()[square])
+    behind[vague] = found
     return behind
+
+
+@dataclass(frozen=True)
+class _Spokesmen:
+    """Inverse depth and its σ of the surest point of each square, (rows, columns) float32; NaN and
+    +Inf where there is none."""
+
+    inverse: NDArray[np.float32]
+    sigma: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, pixels: NDArray[np.intp], inverse: NDArray[np.float32],
+           sigma: NDArray[np.float32], shape: tuple[int, int], square_px: int) -> _Spokesmen:
+        """Those of all squares, without the ones that are behind another one.
+
+        One that is left out itself speaks for none: each point left out has a mark beside it.
+        """
+        points = np.zeros(shape, np.intp)
+        points.flat[pixels] = np.arange(len(pixels))
+        sigmas = np.full(shape, np.inf, np.float32)
+        sigmas.flat[pixels] = sigma
+        keys = least_per_square(ranked(sigmas, points), square_px)
+        chosen = (keys & LOW_32).astype(np.intp)
+        is_there = (keys >> np.uint64(32)).astype(np.uint32).view(np.float32) < np.inf
+        every = cls(np.where(is_there, inverse[chosen], np.float32(np.nan)),
+                    np.where(is_there, sigma[chosen], np.float32(np.inf)))
+        out = np.zeros(every.sigma.shape, np.bool_)
+        for near in every.beside():
+            out |= _is_behind(every.inverse, every.sigma, near.inverse, near.sigma)
+        return cls(np.where(out, np.float32(np.nan), every.inverse),
+                   np.where(out, np.float32(np.inf), every.sigma))
+
+    def beside(self) -> Iterator[_Spokesmen]:
+        """Those of the square itself and of the eight around it, nine times for all squares."""
+        rows, columns = self.sigma.shape
+        inverse = np.pad(self.inverse, 1, constant_values=np.nan)
+        sigma = np.pad(self.sigma, 1, constant_values=np.inf)
+        for top in range(3):
+            for left in range(3):
+                part = slice(top, top + rows), slice(left, left + columns)
+                yield _Spokesmen(inverse[part], sigma[part])
+
+
+def _is_behind(inverse: NDArray[np.float32], sigma: NDArray[np.float32],
+               near_inverse: NDArray[np.float32], near_sigma: NDArray[np.float32]
+               ) -> NDArray[np.bool_]:
+    gap = near_inverse - inverse  # NaN, where nobody is, is never behind
+    with np.errstate(invalid="ignore"):
+        return np.asarray((near_sigma <= VAGUER * sigma) & (gap >= 0) & (gap <= SIGMAS * sigma),
+                          np.bool_)

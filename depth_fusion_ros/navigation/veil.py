@@ -35,7 +35,7 @@ def is_veil(depth_m: NDArray[np.float32], intrinsics: Intrinsics,
     for image, found, focal_px in ((depth_m, veil, intrinsics.fx_px),
                                    (depth_m.T, veil.T, intrinsics.fy_px)):
         before, after = image[:, :-1], image[:, 1:]
-        with np.errstate(invalid="ignore"):
+        with np.errstate(invalid="ignore", over="ignore"):
             rise_m = after - before
             limit_m = np.minimum(before, after) * np.float32(steepness / focal_px)
             level = np.abs(rise_m) <= limit_m
