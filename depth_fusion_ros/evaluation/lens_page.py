@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
@@ -12,6 +11,7 @@ import numpy as np
 from depth_fusion_ros.evaluation.camera_file import focus_sigma_diopters
 from depth_fusion_ros.evaluation.lens_bench_fit import CameraCalibration
 from depth_fusion_ros.evaluation.lens_pictures import pictures
+from depth_fusion_ros.evaluation.page_figures import inline_png
 
 TRUTH_HEADS = ("what", "truth", "estimate", "error", "error / ±", "target")
 STYLE = """
@@ -103,9 +103,8 @@ def calibration_page(result: CameraCalibration, name: str, source: str, camera_f
         parts += ["<h2>Against the truth (simulated camera)</h2>",
                   _table(TRUTH_HEADS, truth, numbers=(1, 2, 3, 4))]
     for title, caption, png in pictures(result):
-        data = base64.b64encode(png).decode("ascii")
         parts.append(f'<figure><h2>{escape(title)}</h2><img alt="{escape(title)}" '
-                     f'src="data:image/png;base64,{data}"><figcaption>{escape(caption)}'
+                     f'src="{inline_png(png)}"><figcaption>{escape(caption)}'
                      "</figcaption></figure>")
     parts += ["<h2>Camera file</h2>", f"<pre>{escape(camera_file)}</pre>"]
     return ("<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">"

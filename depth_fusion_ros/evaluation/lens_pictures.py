@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from depth_fusion_ros.evaluation.lens_bench_fit import CameraCalibration
-from depth_fusion_ros.evaluation.page_figures import new_figure
+from depth_fusion_ros.evaluation.page_figures import figure_png, new_figure
 from depth_fusion_ros.optics.focus_response import focus_peaks
 
 UP, DOWN, GREY = "#c44e00", "#1f5fa8", "#888888"
@@ -48,12 +47,6 @@ def _figure(rows: tuple[int, ...] = (1,)) -> tuple[Any, Any]:
     return figure, axes
 
 
-def _png(figure: Any) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": ""})
-    return buffer.getvalue()
-
-
 def _peaks(result: CameraCalibration) -> bytes:
     assert result.latency is not None
     figure, (axes,) = _figure()
@@ -64,7 +57,7 @@ def _peaks(result: CameraCalibration) -> bytes:
             axes.plot(peak.levels, peak.fitted / top, "-", color=colour, linewidth=1)
             axes.axvline(peak.reported_diopters, color=colour, linewidth=0.5, linestyle=":")
     axes.set(xlabel="reported focus (dioptres)", ylabel="sharpness (peak = 1)")
-    return _png(figure)
+    return figure_png(figure)
 
 
 def _line(result: CameraCalibration) -> bytes:
@@ -85,7 +78,7 @@ def _line(result: CameraCalibration) -> bytes:
     above.set(ylabel="1/Z (dioptres)")
     below.axhline(0, color=GREY, linewidth=1)
     below.set(xlabel="reported focus R (dioptres)", ylabel="residual (D)")
-    return _png(figure)
+    return figure_png(figure)
 
 
 def _growth(result: CameraCalibration) -> bytes:
@@ -101,7 +94,7 @@ def _growth(result: CameraCalibration) -> bytes:
     axes.plot(ends, 100 * fit.breathing * ends, color=GREY)
     axes.legend(fontsize=8)
     axes.set(xlabel="true focus (dioptres)", ylabel="growth of the picture (%)")
-    return _png(figure)
+    return figure_png(figure)
 
 
 def _latency(result: CameraCalibration) -> bytes:
@@ -112,7 +105,7 @@ def _latency(result: CameraCalibration) -> bytes:
     colours = [UP if shift == latency.frames else GREY for shift in shifts]
     axes.bar(shifts, np.nan_to_num(latency.scatter), color=colours)
     axes.set(xlabel="latency that is tried (images)", ylabel="scatter within holds")
-    return _png(figure)
+    return figure_png(figure)
 
 
 def _parallax(result: CameraCalibration) -> bytes:
@@ -125,7 +118,7 @@ def _parallax(result: CameraCalibration) -> bytes:
     axes.axhline(0, color=GREY, linewidth=1)
     axes.legend(fontsize=8)
     axes.set(xlabel="1/Z of the board (dioptres)", ylabel="right - left (px)")
-    return _png(figure)
+    return figure_png(figure)
 
 
 __all__ = ["pictures"]

@@ -25,8 +25,13 @@ def inline_png(png: bytes) -> str:
     return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
 
 
-def inline_figure(figure: Figure) -> str:
-    """The same of a figure."""
+def figure_png(figure: Figure) -> bytes:
+    """A figure as PNG, without the name and version of what drew it."""
     stream = io.BytesIO()
     figure.savefig(stream, format="png", metadata={"Software": None})
-    return inline_png(stream.getvalue())
+    return stream.getvalue()
+
+
+def inline_figure(figure: Figure) -> str:
+    """A figure as the `src` of an image in a page."""
+    return inline_png(figure_png(figure))
