@@ -205,6 +205,17 @@ class Bench:
         finally:
             self.ros.destroy_client(client)
 
+    def meet(self) -> None:
+        """Return when the node knows every publisher and subscription that the bench has made.
+
+        Matching is not symmetric: that the bench has found the node says nothing of the reverse,
+        and a node that has not found a listener yet sends it nothing. Middleware announces the
+        endpoints of a process in the order of their making, so that a node that answers a client
+        made last has heard of all before it.
+        """
+        self.call(GetParameters, f"{self.node_name}/get_parameters",
+                  GetParameters.Request(names=["use_sim_time"]))
+
     def state(self) -> str:
         """Return the lifecycle state's label."""
         answer = self.call(GetState, f"{self.node_name}/get_state", GetState.Request())
@@ -287,6 +298,7 @@ class Camera:
                            for topic, kind in types.items()}
         bench.wait(lambda: all(p.get_subscription_count() for p in self.publishers.values()),
                    "subscriptions of the node")
+        bench.meet()
 
     def close(self) -> None:
         """Remove the publishers."""

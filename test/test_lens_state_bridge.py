@@ -44,6 +44,7 @@ class Driver:
         bench.wait(lambda: self.infos.get_subscription_count()
                    and bench.ros.count_publishers(LENS)
                    and self.words.get_subscription_count() >= listeners, "the bridge")
+        bench.meet()
         self.stamp_ns = 1_700_000_000_000_000_000
 
     def image(self) -> int:

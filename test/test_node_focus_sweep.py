@@ -47,6 +47,7 @@ class SweepCamera:
             for topic, kind in ((IMAGE, Image), (INFO, CameraInfo), (LENS, LensState))}
         bench.wait(lambda: all(p.get_subscription_count() for p in self.publishers.values()),
                    "subscriptions of the node")
+        bench.meet()
 
     def close(self) -> None:
         for publisher in self.publishers.values():
