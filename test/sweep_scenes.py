@@ -46,6 +46,7 @@ def filled(root: Path, seed: int) -> SweepCache:
             blurred = F.avg_pool2d(sharp[n], width, 1, width // 2, count_include_pad=False)
             cache.stack[n, index] = blurred.numpy()
     cache.focus[:] = focus.numpy()
+    cache.blur_gain[:] = 8.0
     cache.depth[:] = (1 / truth)[:, None, None].numpy()
     (cache.folder / "done.txt").write_text("16")
     return cache
@@ -77,8 +78,8 @@ def write_raytraced(root: Path) -> Path:
     """Two flat walls; the second one's sweep breathes, and has a blank stripe on the left."""
     for number, (config, true_diopters) in enumerate(TRUE_DIOPTERS.items()):
         slice_fx = FX_PX + number * np.linspace(BREATHING_PX, -BREATHING_PX, 10) / 2
-        meta = {"config": config, "fx_px": FX_PX, "stack_breathing": bool(number),
-                "stack_fx_px": slice_fx.tolist(), "stack_focus_m": FOCUS_M.tolist()}
+        meta = {"config": config, "fx_px": FX_PX, "f_m": 0.04, "N": 2.0,
+                "stack_breathing": bool(number), "stack_fx_px": slice_fx.tolist(), "stack_focus_m": FOCUS_M.tolist()}
         sharp = texture()
         if number:
             sharp[:, :20] = 0.5

@@ -35,7 +35,7 @@ def test_every_fusion_learns_by_either_loss(
     objective = make_objective(network, part, LossSection(kind=kind))
     objective.train()
     sealed = SealedBatch(batch)
-    optimiser = torch.optim.Adam([p for p in network.parameters() if p.requires_grad], 5e-4)
+    optimiser = torch.optim.Adam([p for p in network.parameters() if p.requires_grad], 5e-5)
     values = []
     for _ in range(4):
         optimiser.zero_grad()
@@ -90,7 +90,7 @@ def test_pixels_without_truth_teach_nothing_whatever_stands_there(
         network.zero_grad()
         objective.eval()
         value, _ = objective(SealedBatch(SweepBatch(
-            batch.stack, batch.focus_diopters, inverse, valid)))
+            *batch.inputs, inverse, valid)))
         value.backward()
         gradient = network.volume.stem[0].weight.grad  # type: ignore[union-attr]
         assert gradient is not None and torch.isfinite(gradient).all()

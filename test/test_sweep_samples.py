@@ -123,7 +123,7 @@ def test_unknown_names_and_empty_folders_are_refused(folder: Path, tmp_path: Pat
         next(raytraced_sweeps(folder, "loud"))
     with pytest.raises(FileNotFoundError, match=r"no scene_\*\.npz"):
         next(raytraced_sweeps(tmp_path))
-    with pytest.raises(ValueError, match="'sobel': unknown; use one of laplacian, ring, constant"):
+    with pytest.raises(ValueError, match="'sobel': unknown; use one of laplacian, ring, closed_form, constant"):
         open_sweep_method("sobel")
 
 
@@ -174,7 +174,7 @@ def test_rows_are_means_by_group_and_lens(folder: Path) -> None:
 def test_a_sweep_with_nothing_to_see_is_answered_with_its_middle() -> None:
     blank = np.full((3, 16, 16, 3), 90, np.uint8)
     sample = SweepSample("blank", "robot", blank, np.array([0.5, 1.0, 1.5], np.float32),
-                         np.full(3, 400, np.float32), np.ones((16, 16), np.float32),
+                         np.full(3, 400, np.float32), 0.0, np.ones((16, 16), np.float32),
                          np.zeros((16, 16), bool), np.ones((16, 16), bool))
     result = ShapeFromFocusMethod().estimate(sample)
     assert result.depth_m is not None and result.sigma_m is not None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from depth_fusion_ros.evaluation.study import load_study, runs
 from depth_fusion_ros.evaluation.sweep_benchmark import open_sweep_method
 from depth_fusion_ros.evaluation.sweep_samples import held_out_sweeps
 from depth_fusion_ros.training.config import ConfigError
-from depth_fusion_ros.training.sweep_data import SweepCache, SweepCacheConfig
+from depth_fusion_ros.training.sweep_data import MIN_SLICES, SweepCache, SweepCacheConfig
 
 ROOT = Path(__file__).resolve().parent.parent
 ENTRIES: list[dict[str, Any]] = [
@@ -114,7 +115,7 @@ def test_the_export_of_a_run_calibrates_sigma_on_held_out_sweeps(
     method = open_sweep_method(str(tmp_path / "sweep_depth.json"))
     cache = SweepCache(SweepCacheConfig(16, seed=HELD_OUT_SEED, **SIZE), root / "cache")
     inside = []
-    for sample in held_out_sweeps(cache):
+    for sample in chain(held_out_sweeps(cache, MIN_SLICES), held_out_sweeps(cache)):
         result_m = method.estimate(sample)
         assert result_m.depth_m is not None and result_m.sigma_m is not None
         sigma = result_m.sigma_m / result_m.depth_m**2

@@ -128,7 +128,8 @@ class FocusSweepEstimator:
         focus = np.asarray(frame.sweep.focus_diopters, np.float32)
         prediction, seen = None, None
         if not aligned.rejected:
-            seen = _Seen(aligned, np.stack([item.image.image for item in slices]), focus,
+            gain = _blur_gain_px_m(frame, intrinsics)
+            seen = _Seen(aligned, np.stack([item.image.image for item in slices]), focus, gain,
                          self.options.inference_divisor)
             prediction = seen.placed(self.backend.infer(seen.inputs))
         picture = slices[newest].image.image if prediction is None else prediction.picture
@@ -213,7 +214,7 @@ class _Seen:
     """
 
     def __init__(self, aligned: AlignedSweep, unaligned: NDArray[np.uint8],
-                 focus: NDArray[np.float32], divisor: int = 1) -> None:
+                 focus: NDArray[np.float32], blur_gain_px_m: float, divisor: int = 1) -> None:
         rows, columns = (np.flatnonzero(aligned.valid_mask.any(axis)) for axis in (1, 0))
         if min(len(rows), len(columns)) < MIN_SIDE_PX:
             raise InvalidFrameError("no_overlap", (
@@ -227,7 +228,8 @@ class _Seen:
         self._stack = np.ascontiguousarray(aligned.images[(slice(None), *self._inside)])
         self.inputs = SweepInput(
             self._reduced(self._stack), focus,
-            (self._reduced(unaligned), self._reduced_maps(aligned.maps, columns[0], rows[0])))
+            (self._reduced(unaligned), self._reduced_maps(aligned.maps, columns[0], rows[0])),
+            blur_gain_px_m / self._divisor)
 
     def _reduced(self, stack: NDArray[np.uint8]) -> NDArray[np.uint8]:
         if self._divisor == 1:
@@ -257,8 +259,8 @@ class _Seen:
     def labels(self, prediction: SweepPrediction, has_prior: bool) -> NDArray[np.uint8]:
         """Where each pixel's depth comes from, before what has none is known.
 
-        Whether focus can be told at all is judged without learning, by whether any slice stands
-        out in sharpness: what a network says of its own sources is not asked.
+        Whether focus can be told at all is judged without learning, by whether any slice or any
+        depth stands out: what a network says of its own sources is not asked.
         """
         focus = self.inputs.focus_diopters
         measured = self._enlarged(self.inputs.measured[0])
@@ -279,6 +281,14 @@ class _Seen:
         whole = np.full(self.hidden.shape, outside, values.dtype)
         whole[self._inside] = values
         return whole
+
+
+def _blur_gain_px_m(frame: SweepFrame, intrinsics: Intrinsics) -> float:
+    """Aperture diameter · focal length in px; 0 where the lens or its dioptres are not known."""
+    apertures = [item.lens.aperture_m for item in frame.sweep.slices]
+    if not frame.scale_state.is_metric or not all(a > 0 for a in apertures):
+        return 0.0
+    return float(np.median(apertures)) * intrinsics.fx_px
 
 
 def _measured(labels: NDArray[np.uint8]) -> NDArray[np.bool_]:

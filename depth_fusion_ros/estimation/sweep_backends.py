@@ -1,6 +1,6 @@
 """Engines that turn an aligned focus sweep into inverse depth, behind one small interface.
 
-`closed_form` (depth from focus without learning, `optics/shape_from_focus.py`) needs no weights;
+`closed_form` (depth from focus and defocus without learning, `sweep_measurement.py`) needs none;
 weights of the family ``sweep_depth`` run in torch.
 """
 
@@ -30,11 +30,12 @@ from depth_fusion_ros.estimation.model_card import (
     load_card,
 )
 from depth_fusion_ros.estimation.priors import Prior, normalised
+from depth_fusion_ros.estimation.sweep_measurement import measure_sweep
 from depth_fusion_ros.networks.sweep_depth import SweepDepth
 from depth_fusion_ros.networks.sweep_depth import all_in_focus as blended
 from depth_fusion_ros.optics.edge_aware_fill import fill_diopters
 from depth_fusion_ros.optics.focus_blend import blend_in_focus
-from depth_fusion_ros.optics.shape_from_focus import all_in_focus, shape_from_focus
+from depth_fusion_ros.optics.shape_from_focus import all_in_focus
 
 FAMILY = "sweep_depth"
 
@@ -48,16 +49,18 @@ class SweepInput:
         focus_diopters: (N,) float32, strictly rising.
         unaligned: the slices as they came and maps, as of `shape_from_focus`; None = `stack` is
             as it came.
+        blur_gain_px_m: as of `measure_sweep`; 0 = the lens is not known.
     """
 
     stack: NDArray[np.uint8]
     focus_diopters: NDArray[np.float32]
     unaligned: tuple[NDArray[np.uint8], NDArray[np.float64]] | None = None
+    blur_gain_px_m: float = 0.0
 
     @cached_property
     def measured(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Inverse depth and σ by `shape_from_focus`, NaN where no slice stands out."""
-        return shape_from_focus(self.stack, self.focus_diopters, unaligned=self.unaligned)
+        """Inverse depth and σ by `measure_sweep`, NaN where there is nothing to tell it by."""
+        return measure_sweep(self.stack, self.focus_diopters, self.blur_gain_px_m, self.unaligned)
 
 
 @dataclass(frozen=True)
@@ -131,7 +134,7 @@ def load_sweep_backend(model: str, *, device: str = "auto", precision: str = "fp
 
 
 class ClosedFormSweepBackend:
-    """Depth from focus by the ring difference, filled along the picture where it is blank."""
+    """Depth from focus and defocus, filled along the picture where it is blank."""
 
     backend_name = CLOSED_FORM
     model_id = CLOSED_FORM
@@ -180,9 +183,11 @@ class TorchSweepBackend:
                 self.device.type, self.dtype, enabled=self.dtype != torch.float32):
             stack = torch.from_numpy(padded).to(self.device).permute(0, 3, 1, 2)[None] / 255.0
             focus = torch.from_numpy(inputs.focus_diopters).to(self.device)[None]
+            gain = torch.tensor([inputs.blur_gain_px_m], device=self.device)
             d, log_sigma, share, _, _, picture = (
-                self.network(stack, focus) if self._prior is None else
-                self.network.forward_with_prior(stack, focus, self._relative(self._prior, stack)))
+                self.network(stack, focus, gain) if self._prior is None else
+                self.network.forward_with_prior(
+                    stack, focus, self._relative(self._prior, stack), gain))
             found = torch.cat([d.float(), log_sigma.float().exp(), share.float()], 1)[0]
             maps = found[:, :height, :width].cpu().numpy()
             rgb = (picture[0, :, :height, :width].float().clamp(0, 1) * 255).round().byte()

@@ -43,6 +43,7 @@ class SliceLens:
         focus_start_diopters, focus_end_diopters: at first and last row, 1/m; NaN = unknown.
         scale_state: what metres made from its dioptres are worth.
         focus_sigma_diopters: one standard deviation of the focus; 0 = taken as exact.
+        aperture_m: diameter of the entrance pupil, focal length / f-number; 0 = unknown.
     """
 
     stamp_ns: int
@@ -55,6 +56,7 @@ class SliceLens:
     focus_end_diopters: float = math.nan
     scale_state: ScaleState = ScaleState.ABSOLUTE
     focus_sigma_diopters: float = 0.0
+    aperture_m: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -93,7 +93,8 @@ class LearnedSweepMethod:
         with torch.inference_mode():
             stack = torch.from_numpy(padded).permute(0, 3, 1, 2)[None] / 255.0
             output = self.network.forward_full(
-                stack, torch.from_numpy(sample.focus_diopters)[None])
+                stack, torch.from_numpy(sample.focus_diopters)[None],
+                torch.tensor([sample.blur_gain_px_m]))
         if self.part == "volume":
             return metric_result(cropped(output.volume.diopters),
                                  cropped(output.volume.sigma_diopters))

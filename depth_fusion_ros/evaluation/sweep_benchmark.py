@@ -7,6 +7,7 @@
 |---|---|
 | laplacian | shape from focus, modified Laplacian, `optics/shape_from_focus.py` |
 | ring | the same with the ring difference |
+| closed_form | focus and defocus through the known lens, `estimation/sweep_measurement.py` |
 | constant | the median of the truth everywhere: an oracle, what knowing one number gives |
 | run folder, card, shipped name; with #volume or #prior | a network, `learned_sweeps.py` |
 
@@ -23,9 +24,11 @@ from typing import Protocol
 
 import numpy as np
 
+from depth_fusion_ros.estimation.backends import CLOSED_FORM
 from depth_fusion_ros.estimation.dual_pixel import DualPixelFrame
 from depth_fusion_ros.estimation.estimate import Intrinsics
 from depth_fusion_ros.estimation.model_card import ModelError, shipped_models
+from depth_fusion_ros.estimation.sweep_measurement import measure_sweep
 from depth_fusion_ros.evaluation.benchmark import ImageScore, score_each, score_image, summary
 from depth_fusion_ros.evaluation.learned_sweeps import metric_result, open_learned_sweep
 from depth_fusion_ros.evaluation.methods import MAX_M, MIN_M, MethodResult
@@ -37,7 +40,8 @@ from depth_fusion_ros.optics.shape_from_focus import all_in_focus, shape_from_fo
 ROW_KEYS = ("abs_rel", "textured_abs_rel", "rmse_m", "rmse_log", "delta_1", "within_1_sigma",
             "within_2_sigma", "coverage")
 """What a row of the sweep tables has; `ImageScore.values` has more."""
-FOCUS_MEASURES = {"laplacian": "modified Laplacian", "ring": "ring difference"}
+FOCUS_MEASURES = {"laplacian": "modified Laplacian", "ring": "ring difference",
+                  CLOSED_FORM: "closed form, focus and defocus"}
 """Specification → name in the tables."""
 CONSTANT = "constant"
 
@@ -79,7 +83,9 @@ class ShapeFromFocusMethod:
     def estimate(self, sample: SweepSample) -> MethodResult:
         """See `SweepMethod.estimate`."""
         stack, focus = sample.stack, sample.focus_diopters
-        measured, sigma_measured = shape_from_focus(stack, focus, measure=self.measure)
+        measured, sigma_measured = (
+            measure_sweep(stack, focus, sample.blur_gain_px_m) if self.measure == CLOSED_FORM
+            else shape_from_focus(stack, focus, measure=self.measure))
         diopters, sigma = fill_diopters(measured, sigma_measured,
                                         all_in_focus(stack, focus, measured))
         if np.isnan(diopters).all():  # nothing to see at all: somewhere within the sweep

@@ -37,6 +37,7 @@ class SweepSample:
         focus_diopters: (N,) float32 focus of each, rising.
         slice_focal_length_px: (N,) float32 fx of each slice as it is in `stack`: all alike where
             slices were brought to one magnification, else they differ by focus breathing.
+        blur_gain_px_m: aperture diameter · focal length in px.
         depth_m: (H, W) float32 truth, NaN = none.
         textured, smooth: (H, W) bool, the same pixels as in the `Sample` of that scene: something
             to match there in the views without noise, and no depth jump nearby.
@@ -47,6 +48,7 @@ class SweepSample:
     stack: NDArray[np.uint8]
     focus_diopters: NDArray[np.float32]
     slice_focal_length_px: NDArray[np.float32]
+    blur_gain_px_m: float
     depth_m: NDArray[np.float32]
     textured: NDArray[np.bool_]
     smooth: NDArray[np.bool_]
@@ -110,8 +112,8 @@ def raytraced_sweep(path: Path, noise: str, slices: int, random: np.random.Gener
                    for side in ("left", "right"))
     return SweepSample(
         path.stem, meta["config"], stack, (1 / data["stack_focus_m"][used]).astype(np.float32),
-        slice_fx, depth, texture_energy(left, right) > TEXTURE_ENERGY_MIN,
-        ~depth_edges(depth, reach_px=SMOOTH_REACH_PX))
+        slice_fx, meta["f_m"] / meta["N"] * fx, depth,
+        texture_energy(left, right) > TEXTURE_ENERGY_MIN, ~depth_edges(depth, reach_px=SMOOTH_REACH_PX))
 
 
 def held_out_sweeps(cache: SweepCache, slices: int = 5) -> Iterator[SweepSample]:
@@ -134,7 +136,8 @@ def held_out_sweeps(cache: SweepCache, slices: int = 5) -> Iterator[SweepSample]
         yield SweepSample(
             f"held_out_{number:04d}", "held_out", np.ascontiguousarray(stack),
             batch.focus_diopters[0].numpy(),
-            np.full(slices, cache.config.frame_width_px, np.float32), truth,
+            np.full(slices, cache.config.frame_width_px, np.float32),
+            float(batch.blur_gain_px_m[0]), truth,
             np.ones(truth.shape, bool), ~depth_edges(truth, reach_px=SMOOTH_REACH_PX))
 
 
@@ -164,7 +167,7 @@ def at_one_magnification(stack: NDArray[np.uint8], slice_focal_length_px: NDArra
             it does not show repeats its border.
 
     Returns:
-        (N, H, W, 3) uint8, cubic interpolation.
+        (N, H, W, 3) uint8, by Lanczos interpolation, which blurs least.
     """
     height, width = stack.shape[1:3]
     centre = np.array([(width - 1) / 2, (height - 1) / 2])
@@ -175,7 +178,7 @@ def at_one_magnification(stack: NDArray[np.uint8], slice_focal_length_px: NDArra
         # The inverse map: where in the slice a pixel of the result lies.
         matrix = np.array([[scale, 0, x], [0, scale, y]])
         slices.append(image if scale == 1 else cv2.warpAffine(
-            image, matrix, (width, height), flags=cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP,
+            image, matrix, (width, height), flags=cv2.INTER_LANCZOS4 | cv2.WARP_INVERSE_MAP,
             borderMode=cv2.BORDER_REPLICATE))
     return np.stack(slices).astype(np.uint8)
 

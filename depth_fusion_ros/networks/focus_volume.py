@@ -7,8 +7,9 @@ DFV (Yang, Huang and Zhou, CVPR 2022), whose layers are ResNet-18 and dense 3-D 
 19.5 M parameters; here a mixing step is one 1×1 convolution over a slice and its two neighbours,
 and the distances to them in dioptres are inputs, so spacing may be anything.
 
-Closed-form evidence (`focus_evidence.py`) enters with the slices, and again after the softmax: a
-peak between slices is finer than any softmax over them. `focus_choice.py` joins the two.
+Closed-form evidence enters with the slices, and again after the softmax: a peak between slices is
+finer than any softmax over them. `focus_evidence.py` knows no lens; `defocus_evidence.py` knows how
+wide it blurs. `focus_choice.py` joins all.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from depth_fusion_ros.networks.blocks import ConvNormAct, HeadConv, InvertedResidual, enlarge
+from depth_fusion_ros.networks.defocus_evidence import DefocusEvidence, defocus_evidence
 from depth_fusion_ros.networks.evidence import box
 from depth_fusion_ros.networks.focus_choice import FocusChoice
 from depth_fusion_ros.networks.focus_evidence import focus_evidence, ring_energy
@@ -40,12 +42,19 @@ class FocusVolumeConfig:
         differential: False gives the volume no differences between slices (ablation).
         evidence: False hides the closed-form focus measure and the peaks found by it: the answer
             is the softmax over the slices.
+        defocus: False hides what the lens's blur says (ablation, and weights before 0.2.0).
     """
 
     widths: tuple[int, int, int, int] = (12, 20, 32, 48)
     decoder: tuple[int, int, int, int] = (32, 24, 16, 8)
     differential: bool = True
     evidence: bool = True
+    defocus: bool = True
+
+    def __post_init__(self) -> None:
+        if self.defocus and not self.evidence:
+            raise ValueError("defocus = True with evidence = False: the last step that uses both "
+                             "is then missing; set defocus = False")
 
     @property
     def stride(self) -> int:
@@ -114,7 +123,8 @@ class FocusVolume(nn.Module):
         self.config = config = config or FocusVolumeConfig()
         widths = config.widths
         self.stem = ConvNormAct(4, widths[0], 3, 2)
-        self.choice = FocusChoice(2 * config.decoder[-1]) if config.evidence else None
+        self.choice = (FocusChoice(2 * config.decoder[-1], defocus=config.defocus)
+                       if config.evidence else None)
         self.encoder = nn.ModuleList(
             nn.Sequential(InvertedResidual(a, b, 2, 4, fused=True),
                           InvertedResidual(b, b, 1, 3, fused=True))
@@ -124,7 +134,8 @@ class FocusVolume(nn.Module):
         self.heads = nn.ModuleList()
         above = 0
         for width, channels in zip(reversed(widths), config.decoder, strict=True):
-            gathered = width * (3 if config.differential else 1) + 3 + above + int(config.evidence)
+            gathered = width * (3 if config.differential else 1) + 3 + above
+            gathered += int(config.evidence) + int(config.defocus)
             self.enter.append(ConvNormAct(gathered, channels, 1, activation="prelu"))
             self.mix.append(nn.ModuleList(SliceMix(channels) for _ in range(
                 1 if channels == config.decoder[-1] else 2)))
@@ -133,18 +144,22 @@ class FocusVolume(nn.Module):
             self.heads.append(head)
             above = channels
 
-    def forward(self, stack: Tensor, focus_diopters: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, stack: Tensor, focus_diopters: Tensor,
+                blur_gain_px_m: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Expected inverse depth and its σ; arguments as of `forward_full`."""
-        output = self.forward_full(stack, focus_diopters)
+        output = self.forward_full(stack, focus_diopters, blur_gain_px_m)
         return output.diopters, output.sigma_diopters
 
-    def forward_full(self, stack: Tensor, focus_diopters: Tensor) -> FocusVolumeOutput:
+    def forward_full(self, stack: Tensor, focus_diopters: Tensor,
+                     blur_gain_px_m: Tensor | None = None) -> FocusVolumeOutput:
         """Run the network.
 
         Args:
             stack: (B, N, 3, H, W) sRGB-encoded slices, 0..1, aligned to one another, in rising
                 order of focus; H and W multiples of 16.
             focus_diopters: (B, N) their focus, rising.
+            blur_gain_px_m: (B,) aperture diameter · focal length in px: how wide a dioptre out of
+                focus blurs. None, ≤ 0 or NaN = the lens is not known.
 
         Raises:
             ValueError: fewer than two slices, or as many positions as slices are not given.
@@ -157,11 +172,14 @@ class FocusVolume(nn.Module):
         slices = stack.flatten(0, 1)
         weights = torch.tensor(LUMINANCE, device=stack.device, dtype=stack.dtype)
         grey = (slices * weights[:, None, None]).sum(1, keepdim=True)
-        evidence, sharpness = None, torch.zeros_like(grey)
+        evidence, of_lens, sharpness = None, None, torch.zeros_like(grey)
         if self.choice is not None:
             with torch.no_grad(), torch.autocast(stack.device.type, enabled=False):
                 evidence = focus_evidence(grey.float().unflatten(0, (batch, count)).squeeze(2),
                                           focus_diopters.float())
+                if self.config.defocus:
+                    of_lens = _evidence_of_lens(stack.float(), focus_diopters.float(),
+                                                blur_gain_px_m)
             sharpness = torch.log10(evidence.energy + 1e-6) / 3 + 1
         x = self.stem(torch.cat([slices * 4 - 2, sharpness], 1))
         features = [x]
@@ -183,6 +201,9 @@ class FocusVolume(nn.Module):
             if evidence is not None:
                 shrink = evidence.relative.shape[-1] // feature.shape[-1]
                 gathered.append(F.avg_pool2d(evidence.relative, shrink) / 2 + 0.5)
+            if of_lens is not None:
+                unlikely = torch.log1p(-of_lens.relative) / 2
+                gathered.append(F.avg_pool2d(unlikely, shrink) - 1)
             x = enter(torch.cat(gathered, 1))
             assert isinstance(mix, nn.ModuleList)
             for layer in mix:
@@ -197,8 +218,22 @@ class FocusVolume(nn.Module):
             return FocusVolumeOutput(*_moments(probability, focus_diopters), pairs, probability)
         views = x.unflatten(0, (batch, count))
         diopters, sigma = self.choice(torch.cat([views.mean(1), views.amax(1)], 1), stack,
-                                      focus_diopters, evidence, *pairs[-1])
+                                      focus_diopters, evidence, of_lens, *pairs[-1])
         return FocusVolumeOutput(diopters, sigma, pairs, probability)
+
+
+def _evidence_of_lens(stack: Tensor, focus: Tensor, blur_gain_px_m: Tensor | None
+                      ) -> DefocusEvidence:
+    gain = focus.new_zeros(len(focus)) if blur_gain_px_m is None else blur_gain_px_m.float()
+    return defocus_evidence(linear_luminance(stack), focus, gain)
+
+
+def linear_luminance(stack: Tensor) -> Tensor:
+    """Light (B, N, H, W), 0..1, of sRGB-encoded slices (B, N, 3, H, W), 0..1."""
+    light = torch.where(stack <= 0.04045, stack / 12.92,
+                        ((stack.clamp_min(0) + 0.055) / 1.055) ** 2.4)
+    weights = torch.tensor(LUMINANCE, device=stack.device)
+    return (light * weights[:, None, None]).sum(2)
 
 
 def _positions(focus: Tensor) -> Tensor:

@@ -62,12 +62,16 @@ class SweepDepthConfig:
 
     @staticmethod
     def from_dict(values: dict[str, Any]) -> SweepDepthConfig:
-        """Configuration from plain values, lists for tuples allowed."""
+        """Configuration from plain values, lists for tuples allowed.
+
+        A volume that does not mention `defocus` is from before there was any.
+        """
         def tuples(part: dict[str, Any]) -> dict[str, Any]:
             return {k: tuple(v) if isinstance(v, list) else v for k, v in part.items()}
 
         return SweepDepthConfig(
-            str(values["method"]), FocusVolumeConfig(**tuples(values["volume"])),
+            str(values["method"]),
+            FocusVolumeConfig(**{"defocus": False, **tuples(values["volume"])}),
             DiFuseNetConfig.from_dict(dict(values["prior"])),
             AttentionFusionConfig(**tuples(values["attention"])))
 
@@ -112,17 +116,18 @@ class SweepDepth(nn.Module):
             variant: Any = config.method.removeprefix("crossdepth_")
             self.fusion = CrossDepth(CrossDepthConfig(variant))
 
-    def forward(self, stack: Tensor, focus_diopters: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, stack: Tensor, focus_diopters: Tensor,
+                blur_gain_px_m: Tensor | None = None) -> tuple[Tensor, ...]:
         """Deployment: inverse depth, its log scale, the share of focus in it, what focus alone
         says and its σ, all (B, 1, H, W), and the all-in-focus image (B, 3, H, W)."""
-        return _deployed(self.forward_full(stack, focus_diopters))
+        return _deployed(self.forward_full(stack, focus_diopters, blur_gain_px_m))
 
-    def forward_with_prior(self, stack: Tensor, focus_diopters: Tensor, prior: Tensor
-                           ) -> tuple[Tensor, ...]:
+    def forward_with_prior(self, stack: Tensor, focus_diopters: Tensor, prior: Tensor,
+                           blur_gain_px_m: Tensor | None = None) -> tuple[Tensor, ...]:
         """`forward` with a prior from elsewhere; the network's own is not run.
 
         Args:
-            stack, focus_diopters: as in `forward_full`.
+            stack, focus_diopters, blur_gain_px_m: as in `forward_full`.
             prior: (B, 1, H, W) relative inverse depth, larger = nearer, finite. Scale and shift
                 are free where the fusion aligns it (`estimation/priors.py` says which does).
 
@@ -136,21 +141,23 @@ class SweepDepth(nn.Module):
         if tuple(prior.shape) != expected:
             raise ValueError(f"prior of shape {tuple(prior.shape)} for a stack of shape "
                              f"{tuple(stack.shape)}: must be {expected}; resize it to the slices")
-        volume = self.volume.forward_full(stack, focus_diopters)
+        volume = self.volume.forward_full(stack, focus_diopters, blur_gain_px_m)
         return _deployed(self.fuse(volume, all_in_focus(stack), prior))
 
-    def forward_full(self, stack: Tensor, focus_diopters: Tensor) -> SweepDepthOutput:
+    def forward_full(self, stack: Tensor, focus_diopters: Tensor,
+                     blur_gain_px_m: Tensor | None = None) -> SweepDepthOutput:
         """Run everything.
 
         Args:
             stack: (B, N, 3, H, W) sRGB-encoded slices 0..1, aligned, in rising order of focus; H
                 and W multiples of `config.stride`.
             focus_diopters: (B, N), rising.
+            blur_gain_px_m: (B,) of the lens, None = not known; see `FocusVolume.forward_full`.
 
         Raises:
             ValueError: as `FocusVolume.forward_full`.
         """
-        volume = self.volume.forward_full(stack, focus_diopters)
+        volume = self.volume.forward_full(stack, focus_diopters, blur_gain_px_m)
         image = all_in_focus(stack)
         prior = self.prior(image)
         return self.fuse(volume, image, prior)

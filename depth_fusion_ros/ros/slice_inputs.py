@@ -214,4 +214,12 @@ def slice_lens(state: LensState, values: Mapping[str, Any]) -> SliceLens:
         focus_start_diopters=corrected(state.focus_diopters_start),
         focus_end_diopters=corrected(state.focus_diopters_end), scale_state=scale_state,
         focus_sigma_diopters=abs(scale) * spread if known
-        else float(values["lens.focus_sigma_diopters"]))
+        else float(values["lens.focus_sigma_diopters"]), aperture_m=_aperture_m(state))
+
+
+def _aperture_m(state: LensState) -> float:
+    """Diameter of the entrance pupil; 0 where the driver does not tell the lens."""
+    focal_length_m, f_number = float(state.focal_length_m), float(state.f_number)
+    if not (math.isfinite(focal_length_m) and math.isfinite(f_number)):
+        return 0.0
+    return focal_length_m / f_number if focal_length_m > 0 and f_number > 0 else 0.0

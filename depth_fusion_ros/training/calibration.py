@@ -80,7 +80,7 @@ def _held_out_sweeps(config: TrainingConfig, cache_root: Path) -> Iterator[_Case
             generator = torch.Generator().manual_seed(50_000 + 100 * start + slices)
             batch = make_sweep_batch(cache, torch.arange(start, start + SWEEP_BATCH), generator,
                                      slices=slices)
-            yield ((batch.stack, batch.focus_diopters), batch.inverse_depth_diopters, batch.valid)
+            yield (batch.inputs, batch.inverse_depth_diopters, batch.valid)
 
 
 def draw_curve(run: Path, picture: Path) -> None:

@@ -87,11 +87,12 @@ class SweepSource(RenderedSource[SweepCache]):
                                   SweepCache(sweep_cache_config(data), cache_root)), device)
 
     def batch(self, count: int, seed: int, unknown_lens_share: float) -> SweepBatch:
-        """`count` scenes with as many slices as the seed draws; there is no lens to hide."""
+        """`count` scenes with as many slices as the seed draws; some hide their lens."""
         generator = torch.Generator().manual_seed(seed)
         cache = self._training_cache
         indices = torch.randperm(cache.config.scenes, generator=generator)[:count]
-        return make_sweep_batch(cache, indices.sort().values, generator, device=self._device)
+        return make_sweep_batch(cache, indices.sort().values, generator, device=self._device,
+                                unknown_lens_share=unknown_lens_share)
 
     def held_out(self) -> Iterator[SweepBatch]:
         """Every held-out scene once, with five slices."""

@@ -34,8 +34,10 @@ from depth_fusion_ros.training.render_cache import CHUNK, RenderCache, cache_key
 MIN_SLICES = 4
 LIVELY_SHARE = 0.4
 SHORT_SHARE = 0.15
-GAINS_PX_M = (1.5, 14.0)
-BLUR_SPAN_PX = (4.0, 24.0)
+GAINS_PX_M = (0.8, 14.0)
+BLUR_SPAN_PX = (1.0, 24.0)
+LENS_ERROR = 0.03
+"""Relative, one standard deviation: f-numbers are nominal, focal lengths rounded."""
 VALID_MIN_M, VALID_MAX_M = 0.12, 25.0
 
 
@@ -55,7 +57,7 @@ class SweepCacheConfig:
     seed: int = 11
     frame_width_px: int = 320
     frame_height_px: int = 240
-    recipe: int = 2
+    recipe: int = 3
 
     @property
     def key(self) -> str:
@@ -90,8 +92,8 @@ def with_blur(camera: CameraBatch, near_m: Tensor, far_m: Tensor, generator: tor
     """The cameras with apertures through which a sweep over the scene shows focus.
 
     Blur gains are log-uniform over `GAINS_PX_M` (phones to 25 mm lenses), as far as the blur from
-    one end of the scene to the other is between `BLUR_SPAN_PX`: a sweep in which nothing changes
-    teaches nothing.
+    one end of the scene to the other is between `BLUR_SPAN_PX`: a phone's sweep blurs by little
+    more than a pixel, and one in which nothing changes teaches nothing.
     """
     span = (1 / near_m - 1 / far_m).clamp_min(0.1)
     low, high = (math.log(gain) for gain in GAINS_PX_M)
@@ -102,7 +104,10 @@ def with_blur(camera: CameraBatch, near_m: Tensor, far_m: Tensor, generator: tor
 
 
 class SweepCache(RenderCache):
-    """Cache of sweeps: radiance (n, slices, 3, H, W), focus (n, slices), depth (n, H, W)."""
+    """Cache of sweeps: radiance (n, slices, 3, H, W), focus (n, slices), depth (n, H, W).
+
+    `blur_gain`: (n,) px·m, a circle of confusion's diameter per dioptre out of focus.
+    """
 
     def __init__(self, config: SweepCacheConfig, root: Path) -> None:
         super().__init__(root / config.key, config.scenes, config.seed)
@@ -111,6 +116,7 @@ class SweepCache(RenderCache):
         self.stack = self._array("stack", (n, s, 3, h, w), np.float16)
         self.focus = self._array("focus", (n, s), np.float32)
         self.depth = self._array("depth", (n, h, w), np.float32)
+        self.blur_gain = self._array("blur_gain", (n,), np.float32)
 
     def _render_chunk(self, part: slice, generator: torch.Generator, atlas: Tensor, device: str
                       ) -> None:
@@ -134,6 +140,7 @@ class SweepCache(RenderCache):
             self.stack[part, index] = full.permute(0, 3, 1, 2).half().cpu().numpy()
         self.focus[part] = focus.numpy()
         self.depth[part] = depth.numpy()
+        self.blur_gain[part] = (camera.aperture_m * camera.focal_length_px).numpy()
 
 
 def render_full(scene: SceneBatch, camera: CameraBatch, pattern: AperturePattern) -> Tensor:
@@ -150,22 +157,31 @@ class SweepBatch:
 
     Attributes:
         stack: (B, N, 3, H, W) sRGB-encoded 0..1, rising focus. focus_diopters: (B, N).
+        blur_gain_px_m: (B,) as it is told: a few per cent wrong, 0 = hidden.
         inverse_depth_diopters: (B, 1, H, W). valid: the same shape, bool.
     """
 
     stack: Tensor
     focus_diopters: Tensor
+    blur_gain_px_m: Tensor
     inverse_depth_diopters: Tensor
     valid: Tensor
 
+    @property
+    def inputs(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Arguments of `SweepDepth`."""
+        return self.stack, self.focus_diopters, self.blur_gain_px_m
+
 
 def make_sweep_batch(cache: SweepCache, indices: Tensor, generator: torch.Generator, *,
-                     device: str = "cpu", slices: int = 0) -> SweepBatch:
+                     device: str = "cpu", slices: int = 0, unknown_lens_share: float = 0.0
+                     ) -> SweepBatch:
     """Expose cached sweeps.
 
     Args:
         cache: rendered. indices: of scenes. generator: same state, same batch.
         slices: how many of the cached positions, 0 = drawn between `MIN_SLICES` and all.
+        unknown_lens_share: share of sweeps whose blur gain is hidden.
     """
     c, batch, rows = cache.config, len(indices), indices.numpy()
 
@@ -182,7 +198,7 @@ def make_sweep_batch(cache: SweepCache, indices: Tensor, generator: torch.Genera
     lively = (uniform(0, 1) < LIVELY_SHARE).float()[:, None]
     light = light * 0.3 * exposure / brightness
     light = light * (1 + lively * uniform(-0.05, 0.05, count))[:, :, None, None, None]
-    light = _displaced(light, lively[..., None] * uniform(-0.6, 0.6, count, 2),
+    light = _displaced(light, lively[..., None] * uniform(-0.4, 0.4, count, 2),
                        1 + lively * uniform(-0.003, 0.003, count))
     clean = uniform(0, 1) < 0.3
     a = torch.where(clean, torch.full((batch,), 1e-6),
@@ -198,11 +214,14 @@ def make_sweep_batch(cache: SweepCache, indices: Tensor, generator: torch.Genera
     mirrored = (uniform(0, 1) < 0.5)[:, None, None, None]
     inverse, valid = (torch.where(mirrored, t.flip(-1), t) for t in (inverse, valid))
     stack = torch.where(mirrored[:, None], stack.flip(-1), stack)
-    return SweepBatch(*(t.contiguous().to(device) for t in (stack, focus, inverse, valid)))
+    told = torch.from_numpy(cache.blur_gain[rows]) * torch.exp(
+        LENS_ERROR * torch.randn(batch, generator=generator))
+    told = told * (uniform(0, 1) >= unknown_lens_share)
+    return SweepBatch(*(t.contiguous().to(device) for t in (stack, focus, told, inverse, valid)))
 
 
 def _displaced(light: Tensor, shift_px: Tensor, scale: Tensor) -> Tensor:
-    """Slices (B, N, 3, H, W) moved by (B, N, 2) px and scaled by (B, N), linear interpolation."""
+    """Slices (B, N, 3, H, W) moved by (B, N, 2) px and scaled by (B, N), cubic interpolation."""
     if not shift_px.any() and bool((scale == 1).all()):
         return light
     batch, count, _, height, width = light.shape
@@ -211,6 +230,7 @@ def _displaced(light: Tensor, shift_px: Tensor, scale: Tensor) -> Tensor:
     size = torch.tensor([width, height]) / 2
     theta[:, :, 2] = shift_px.flatten(0, 1) / size
     grid = F.affine_grid(theta, [batch * count, 3, height, width], align_corners=False)
-    moved = F.grid_sample(light.flatten(0, 1), grid, padding_mode="border", align_corners=False)
+    moved = F.grid_sample(light.flatten(0, 1), grid, mode="bicubic", padding_mode="border",
+                          align_corners=False).clamp_min(0)
     still = (shift_px.flatten(0, 1) == 0).all(1) & (scale.flatten() == 1)
     return torch.where(still[:, None, None, None], light.flatten(0, 1), moved).view_as(light)

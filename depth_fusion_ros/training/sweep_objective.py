@@ -91,11 +91,11 @@ class SweepObjective(nn.Module):
     def _pairs(self, batch: SweepBatch) -> Pairs:
         """(dioptres, log scale), coarse first."""
         if self.part == "volume":
-            volume = self.network.volume.forward_full(batch.stack, batch.focus_diopters)
+            volume = self.network.volume.forward_full(*batch.inputs)
             every = [*volume.intermediate, (volume.diopters, volume.sigma_diopters)]
             return [(d, torch.log(s) - LOG_LAPLACE_SIGMA) for d, s in every]
         with torch.no_grad():
-            volume = self.network.volume.forward_full(batch.stack, batch.focus_diopters)
+            volume = self.network.volume.forward_full(*batch.inputs)
             image = all_in_focus(batch.stack)
             prior = self.network.prior(image)
         fused = self.network.fuse(volume, image, prior)
@@ -143,9 +143,9 @@ def held_out_sweep_errors(network: SweepDepth, part: str, batches: Iterator[Swee
             rows.append({"val_affine_mae": float(mae)})
             continue
         if part == "volume":
-            d, sigma = network.volume(batch.stack, batch.focus_diopters)
+            d, sigma = network.volume(*batch.inputs)
         else:
-            d, log_scale, *_ = network(batch.stack, batch.focus_diopters)
+            d, log_scale, *_ = network(*batch.inputs)
             sigma = 2**0.5 * log_scale.exp()
         error = (d - truth)[valid]
         ratio = (d[valid] / truth[valid]).clamp_min(0.02)
