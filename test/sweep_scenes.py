@@ -79,7 +79,8 @@ def write_raytraced(root: Path) -> Path:
     for number, (config, true_diopters) in enumerate(TRUE_DIOPTERS.items()):
         slice_fx = FX_PX + number * np.linspace(BREATHING_PX, -BREATHING_PX, 10) / 2
         meta = {"config": config, "fx_px": FX_PX, "f_m": 0.04, "N": 2.0,
-                "stack_breathing": bool(number), "stack_fx_px": slice_fx.tolist(), "stack_focus_m": FOCUS_M.tolist()}
+                "stack_breathing": bool(number), "stack_fx_px": slice_fx.tolist(),
+                "stack_focus_m": FOCUS_M.tolist()}
         sharp = texture()
         if number:
             sharp[:, :20] = 0.5

@@ -84,7 +84,7 @@ def test_a_card_gives_its_calibrated_sigma_and_what_the_node_runs(
     assert np.allclose(calibrated.sigma_m, expected, rtol=1e-3)
     engine = load_sweep_backend(str(card), device="cpu", threads=1)
     answer = engine.infer(SweepInput(
-        sample.stack, sample.focus_diopters, blur_gain_px_m=sample.blur_gain_px_m))
+        sample.stack, sample.focus_diopters, told_blur_gain_px_m=sample.blur_gain_px_m))
     assert np.allclose(answer.diopters, calibrated.inverse_depth, atol=1e-5)
     assert np.allclose(answer.sigma_diopters * raw.depth_m**2, calibrated.sigma_m, rtol=1e-3)
 

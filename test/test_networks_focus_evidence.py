@@ -122,8 +122,8 @@ def test_an_untrained_volume_starts_at_the_peaks() -> None:
     torch.manual_seed(0)
     colour = wall(1.63)[:, :, None].expand(-1, -1, 3, -1, -1)
     with torch.inference_mode():
-        chosen, plain = (FocusVolume(FocusVolumeConfig(evidence=use, defocus=False)).eval().forward_full(
-            colour, positions()) for use in (True, False))
+        chosen, plain = (FocusVolume(FocusVolumeConfig(evidence=use, defocus=False)).eval()
+                         .forward_full(colour, positions()) for use in (True, False))
     errors = [float((o.diopters - 1.63).abs()[..., 16:-16, 16:-16].median())
               for o in (chosen, plain)]
     assert errors[0] < GAP / 2 and errors[0] < errors[1] / 2

@@ -18,7 +18,7 @@ from rclpy.qos import QoSProfile
 from ros_helpers import DEPTH, FRAME_ID, RELATIVE, REPORT, Bench
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
-from wall_sweeps import FOCUS, HEIGHT, WIDTH, grid, stack, truth_m
+from wall_sweeps import BLUR_GAIN_PX_M, FOCUS, HEIGHT, WIDTH, grid, stack, truth_m
 
 from depth_fusion_ros.estimation.estimate import Provenance
 from depth_fusion_ros.msg import FrameReport, LensState
@@ -192,6 +192,27 @@ def test_an_uncalibrated_lens_gives_relative_depth_and_no_metres(active):
     assert bench.find(DEPTH, stamp_ns) is None
     assert relative[48, 20] > relative[48, 110], "larger is nearer"
     bench.wait(lambda: "calibrat" in bench.diagnostics["lens"][1], "the lens says why")
+
+
+def test_the_blur_gain_is_told_measured_or_contradicted(active):
+    bench, camera = active
+
+    def gains(**lens: float) -> tuple[float, float]:
+        bench.wait_for(REPORT, camera.send(**lens))
+        bench.counters()
+        values = bench.diagnostics["lens"][2]
+        return float(values["blur_gain_told_px_m"]), float(values["blur_gain_px_m"])
+
+    told, used = gains()
+    assert told == 0.0 and used == pytest.approx(BLUR_GAIN_PX_M, rel=0.15), "from the slices"
+    right = {"focal_length_m": 0.1, "f_number": 0.1 * grid().fx_px / BLUR_GAIN_PX_M}
+    told, used = gains(**right)
+    assert told == used == pytest.approx(BLUR_GAIN_PX_M, rel=1e-5)
+    told, used = gains(**{**right, "f_number": right["f_number"] / 2})
+    assert told == pytest.approx(2 * BLUR_GAIN_PX_M, rel=1e-5)
+    assert used == pytest.approx(BLUR_GAIN_PX_M, rel=0.15), "the slices contradict it"
+    told, used = gains(focal_length_m=float("nan"), f_number=2.0)
+    assert told == 0.0 and used > 0
 
 
 def test_moving_lenses_and_unknown_focus_make_no_sweep(active):

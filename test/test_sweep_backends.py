@@ -67,7 +67,8 @@ def test_weights_give_what_the_network_gives_on_the_pixels_that_were_there(
     padded = np.pad(INPUT.stack, ((0, 0), (0, 7), (0, 5), (0, 0)), mode="edge")
     with torch.inference_mode():
         d, log_sigma, *_ = network(torch.from_numpy(padded).permute(0, 3, 1, 2)[None] / 255,
-                                   torch.from_numpy(INPUT.focus_diopters)[None])
+                                   torch.from_numpy(INPUT.focus_diopters)[None],
+                                   torch.tensor([INPUT.blur_gain_px_m]))
     np.testing.assert_allclose(found.diopters, d[0, 0, :height, :width], atol=1e-5)
     np.testing.assert_allclose(found.sigma_diopters,
                                2 * log_sigma.exp()[0, 0, :height, :width], rtol=1e-4)
@@ -85,7 +86,8 @@ def test_a_prior_of_the_users_takes_the_place_of_the_networks_own(
     with torch.inference_mode():
         d, *_ = network.forward_with_prior(
             torch.from_numpy(square.stack).permute(0, 3, 1, 2)[None] / 255,
-            torch.from_numpy(square.focus_diopters)[None], ramp)
+            torch.from_numpy(square.focus_diopters)[None], ramp,
+            torch.tensor([square.blur_gain_px_m]))
     np.testing.assert_allclose(found.diopters, d[0, 0], atol=1e-5)
     def refuse(*_: object) -> None:
         raise AssertionError("the network's own prior ran")

@@ -123,7 +123,8 @@ def test_unknown_names_and_empty_folders_are_refused(folder: Path, tmp_path: Pat
         next(raytraced_sweeps(folder, "loud"))
     with pytest.raises(FileNotFoundError, match=r"no scene_\*\.npz"):
         next(raytraced_sweeps(tmp_path))
-    with pytest.raises(ValueError, match="'sobel': unknown; use one of laplacian, ring, closed_form, constant"):
+    known = "'sobel': unknown; use one of laplacian, ring, closed_form, constant"
+    with pytest.raises(ValueError, match=known):
         open_sweep_method("sobel")
 
 

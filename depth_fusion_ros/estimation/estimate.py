@@ -53,6 +53,9 @@ class SweepFacts:
         complete: nothing announced is missing.
         rejected: it moved too much and was not used; `reason` says so. reason: a sentence on its
             alignment, "" where there is nothing to say.
+        told_blur_gain_px_m: aperture diameter · focal length in px by the lens's data; 0 = not
+            told. blur_gain_px_m: the one used, which is measured where none was told or the
+            slices contradict it; 0 = not known.
     """
 
     motion_px: float
@@ -62,6 +65,8 @@ class SweepFacts:
     complete: bool = True
     rejected: bool = False
     reason: str = ""
+    told_blur_gain_px_m: float = 0.0
+    blur_gain_px_m: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -128,10 +128,11 @@ class FocusSweepEstimator:
         focus = np.asarray(frame.sweep.focus_diopters, np.float32)
         prediction, seen = None, None
         if not aligned.rejected:
-            gain = _blur_gain_px_m(frame, intrinsics)
+            gain = _told_blur_gain_px_m(frame, intrinsics)
             seen = _Seen(aligned, np.stack([item.image.image for item in slices]), focus, gain,
                          self.options.inference_divisor)
             prediction = seen.placed(self.backend.infer(seen.inputs))
+            facts = replace(facts, told_blur_gain_px_m=gain, blur_gain_px_m=seen.blur_gain_px_m)
         picture = slices[newest].image.image if prediction is None else prediction.picture
         inferred = time.perf_counter()
         shape = aligned.valid_mask.shape
@@ -231,6 +232,11 @@ class _Seen:
             (self._reduced(unaligned), self._reduced_maps(aligned.maps, columns[0], rows[0])),
             blur_gain_px_m / self._divisor)
 
+    @property
+    def blur_gain_px_m(self) -> float:
+        """Of the pixels of the whole image; 0 = not known."""
+        return self.inputs.blur_gain_px_m * self._divisor
+
     def _reduced(self, stack: NDArray[np.uint8]) -> NDArray[np.uint8]:
         if self._divisor == 1:
             return stack
@@ -283,7 +289,7 @@ class _Seen:
         return whole
 
 
-def _blur_gain_px_m(frame: SweepFrame, intrinsics: Intrinsics) -> float:
+def _told_blur_gain_px_m(frame: SweepFrame, intrinsics: Intrinsics) -> float:
     """Aperture diameter · focal length in px; 0 where the lens or its dioptres are not known."""
     apertures = [item.lens.aperture_m for item in frame.sweep.slices]
     if not frame.scale_state.is_metric or not all(a > 0 for a in apertures):

@@ -30,7 +30,7 @@ from depth_fusion_ros.estimation.model_card import (
     load_card,
 )
 from depth_fusion_ros.estimation.priors import Prior, normalised
-from depth_fusion_ros.estimation.sweep_measurement import measure_sweep
+from depth_fusion_ros.estimation.sweep_measurement import measure_sweep, sweep_blur_gain
 from depth_fusion_ros.networks.sweep_depth import SweepDepth
 from depth_fusion_ros.networks.sweep_depth import all_in_focus as blended
 from depth_fusion_ros.optics.edge_aware_fill import fill_diopters
@@ -49,13 +49,18 @@ class SweepInput:
         focus_diopters: (N,) float32, strictly rising.
         unaligned: the slices as they came and maps, as of `shape_from_focus`; None = `stack` is
             as it came.
-        blur_gain_px_m: as of `measure_sweep`; 0 = the lens is not known.
+        told_blur_gain_px_m: what the lens's data say; 0 = nothing.
     """
 
     stack: NDArray[np.uint8]
     focus_diopters: NDArray[np.float32]
     unaligned: tuple[NDArray[np.uint8], NDArray[np.float64]] | None = None
-    blur_gain_px_m: float = 0.0
+    told_blur_gain_px_m: float = 0.0
+
+    @cached_property
+    def blur_gain_px_m(self) -> float:
+        """What engines use: the told gain, or the slices' own (`sweep_blur_gain`); 0 = unknown."""
+        return sweep_blur_gain(self.stack, self.focus_diopters, self.told_blur_gain_px_m)
 
     @cached_property
     def measured(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

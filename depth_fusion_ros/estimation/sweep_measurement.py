@@ -1,10 +1,12 @@
 """What a focus sweep measures without learning, by all that is known of the lens.
 
-    diopters, sigma_diopters = measure_sweep(stack, focus_diopters, blur_gain_px_m)
+    gain_px_m = sweep_blur_gain(stack, focus_diopters, told_px_m)
+    diopters, sigma_diopters = measure_sweep(stack, focus_diopters, gain_px_m)
 
-Where the blur gain is known, the depth whose blur explains every slice
-(`networks/defocus_evidence.py`), of the window whose σ is least; elsewhere, and where it says
-nothing, the sharpest slice (`optics/shape_from_focus.py`).
+How wide the lens blurs is told by its data or measured (`networks/blur_gain.py`). Where it is
+known, the depth whose blur explains every slice (`networks/defocus_evidence.py`), of the window
+whose σ is least; elsewhere, and where it says nothing, the sharpest slice
+(`optics/shape_from_focus.py`).
 """
 
 from __future__ import annotations
@@ -16,11 +18,20 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
+from depth_fusion_ros.networks.blur_gain import measured_blur_gain
 from depth_fusion_ros.networks.defocus_evidence import defocus_evidence
 from depth_fusion_ros.networks.focus_volume import linear_luminance
 from depth_fusion_ros.optics.shape_from_focus import shape_from_focus
 
 Image = NDArray[np.float32]
+
+
+def sweep_blur_gain(stack: NDArray[np.uint8], focus_diopters: NDArray[np.float32],
+                    told_px_m: float) -> float:
+    """`measured_blur_gain` of (N, H, W, 3) sRGB slices, px·m; 0 = not known."""
+    pixels = torch.from_numpy(stack).permute(0, 3, 1, 2)[None] / 255.0
+    return measured_blur_gain(linear_luminance(pixels)[0], torch.from_numpy(focus_diopters),
+                              told_px_m)
 
 
 def measure_sweep(stack: NDArray[np.uint8], focus_diopters: NDArray[np.float32],

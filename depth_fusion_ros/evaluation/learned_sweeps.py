@@ -29,6 +29,7 @@ from depth_fusion_ros.estimation.model_card import (
     load_card,
 )
 from depth_fusion_ros.estimation.sigma_calibration import SigmaCalibration
+from depth_fusion_ros.estimation.sweep_measurement import sweep_blur_gain
 from depth_fusion_ros.evaluation.methods import (
     LAPLACE_SIGMA,
     MAX_M,
@@ -94,7 +95,8 @@ class LearnedSweepMethod:
             stack = torch.from_numpy(padded).permute(0, 3, 1, 2)[None] / 255.0
             output = self.network.forward_full(
                 stack, torch.from_numpy(sample.focus_diopters)[None],
-                torch.tensor([sample.blur_gain_px_m]))
+                torch.tensor([sweep_blur_gain(sample.stack, sample.focus_diopters,
+                                              sample.blur_gain_px_m)]))
         if self.part == "volume":
             return metric_result(cropped(output.volume.diopters),
                                  cropped(output.volume.sigma_diopters))

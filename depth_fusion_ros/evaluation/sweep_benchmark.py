@@ -28,7 +28,7 @@ from depth_fusion_ros.estimation.backends import CLOSED_FORM
 from depth_fusion_ros.estimation.dual_pixel import DualPixelFrame
 from depth_fusion_ros.estimation.estimate import Intrinsics
 from depth_fusion_ros.estimation.model_card import ModelError, shipped_models
-from depth_fusion_ros.estimation.sweep_measurement import measure_sweep
+from depth_fusion_ros.estimation.sweep_measurement import measure_sweep, sweep_blur_gain
 from depth_fusion_ros.evaluation.benchmark import ImageScore, score_each, score_image, summary
 from depth_fusion_ros.evaluation.learned_sweeps import metric_result, open_learned_sweep
 from depth_fusion_ros.evaluation.methods import MAX_M, MIN_M, MethodResult
@@ -84,7 +84,8 @@ class ShapeFromFocusMethod:
         """See `SweepMethod.estimate`."""
         stack, focus = sample.stack, sample.focus_diopters
         measured, sigma_measured = (
-            measure_sweep(stack, focus, sample.blur_gain_px_m) if self.measure == CLOSED_FORM
+            measure_sweep(stack, focus, sweep_blur_gain(stack, focus, sample.blur_gain_px_m))
+            if self.measure == CLOSED_FORM
             else shape_from_focus(stack, focus, measure=self.measure))
         diopters, sigma = fill_diopters(measured, sigma_measured,
                                         all_in_focus(stack, focus, measured))

@@ -113,7 +113,8 @@ def raytraced_sweep(path: Path, noise: str, slices: int, random: np.random.Gener
     return SweepSample(
         path.stem, meta["config"], stack, (1 / data["stack_focus_m"][used]).astype(np.float32),
         slice_fx, meta["f_m"] / meta["N"] * fx, depth,
-        texture_energy(left, right) > TEXTURE_ENERGY_MIN, ~depth_edges(depth, reach_px=SMOOTH_REACH_PX))
+        texture_energy(left, right) > TEXTURE_ENERGY_MIN,
+        ~depth_edges(depth, reach_px=SMOOTH_REACH_PX))
 
 
 def held_out_sweeps(cache: SweepCache, slices: int = 5) -> Iterator[SweepSample]:

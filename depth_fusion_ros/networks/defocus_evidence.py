@@ -96,7 +96,7 @@ def defocus_evidence(light: Tensor, focus_diopters: Tensor, blur_gain_px_m: Tens
     first = (low - MARGIN_SHARE * whole).clamp_min(0.0)
     step = (high + MARGIN_SHARE * whole - first) / (CANDIDATES - 1)
     candidates = first + step * torch.arange(CANDIDATES, device=light.device)  # (B, K)
-    residual = _residuals(light, focus_diopters, gain, candidates)
+    residual = unexplained(light, focus_diopters, gain, candidates)
 
     middle = ((low + high) / 2)[:, :, None, None]
     range_, known_here = whole[:, :, None, None], lens_known[:, None, None, None]
@@ -134,8 +134,12 @@ def disc_transfer(diameter_px: Tensor, frequency: Tensor) -> Tensor:
     return transfer
 
 
-def _residuals(light: Tensor, focus: Tensor, gain: Tensor, candidates: Tensor) -> Tensor:
-    """What no picture explains, squared and summed over slices, (B, K, H/2, W/2)."""
+def unexplained(light: Tensor, focus: Tensor, gain: Tensor, candidates: Tensor) -> Tensor:
+    """What no picture explains, squared and summed over slices, (B, K, H/2, W/2).
+
+    Args:
+        light, focus: as of `defocus_evidence`. gain: (B,) px·m > 0. candidates: (B, K) dioptres.
+    """
     height, width = light.shape[2:]
     brightness = light.mean((2, 3), keepdim=True).clamp_min(1e-6)
     light = light * (brightness.mean(1, keepdim=True) / brightness)
@@ -157,8 +161,8 @@ def _residuals(light: Tensor, focus: Tensor, gain: Tensor, candidates: Tensor) -
         transfer = disc_transfer(diameter[:, :, None, None], frequency)
         power = (transfer * transfer).sum(1, keepdim=True) + noise_to_signal
         picture = (transfer[..., None] * spectrum).sum(1, keepdim=True) / power[..., None]
-        unexplained = torch.addcmul(spectrum, transfer[..., None], picture, value=-1)
-        left = torch.fft.irfft2(torch.view_as_complex(unexplained), s=size)
+        rest = torch.addcmul(spectrum, transfer[..., None], picture, value=-1)
+        left = torch.fft.irfft2(torch.view_as_complex(rest), s=size)
         energy = left.square_().sum(1, keepdim=True)
         rows.append(F.avg_pool2d(energy[inside] * scale, 2))
     return torch.cat(rows, 1)

@@ -159,7 +159,14 @@ class FocusSweepDepth(DepthNode):
             "focus_diopters": ", ".join(f"{d:.3f}" for d in item.sweep.focus_diopters),
             "coverage_diopters": facts.coverage_diopters,
             "largest_gap_diopters": facts.largest_gap_diopters,
-            "missing_slices": item.sweep.missing, "motion_px": facts.motion_px})
+            "missing_slices": item.sweep.missing, "motion_px": facts.motion_px,
+            "blur_gain_px_m": facts.blur_gain_px_m,
+            "blur_gain_told_px_m": facts.told_blur_gain_px_m})
+        if facts.told_blur_gain_px_m and facts.blur_gain_px_m != facts.told_blur_gain_px_m:
+            self.warn_rarely("blur_gain", (
+                f"the slices blur by {facts.blur_gain_px_m:.2f} px per dioptre, lens_state's "
+                f"focal_length_m / f_number and camera_info say {facts.told_blur_gain_px_m:.2f}: "
+                "the slices are believed; correct f_number"))
         if facts.reason:
             self.warn_rarely("motion", f"sweep {item.stamp_ns}: {facts.reason}")
         return Result(estimate, estimate.all_in_focus, item.info, convert_ms,
