@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 
+import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -22,6 +23,9 @@ from depth_fusion_ros.networks.blur_gain import measured_blur_gain
 from depth_fusion_ros.networks.defocus_evidence import defocus_evidence
 from depth_fusion_ros.networks.focus_volume import linear_luminance
 from depth_fusion_ros.optics.shape_from_focus import shape_from_focus
+
+SURROUNDINGS_PX = 11
+"""Blur mixes near and far at an edge of depth: σ counts what scatters within such a square."""
 
 Image = NDArray[np.float32]
 
@@ -82,4 +86,14 @@ def _by_blur(stack: NDArray[np.uint8], focus: NDArray[np.float32], gain_px_m: fl
     sigma = torch.where(beyond, torch.hypot(sigma, end_gap / 2), sigma)
     unknown = ~torch.isfinite(sigma)
     diopters = diopters.clamp(float(focus[0]), float(focus[-1])).masked_fill(unknown, torch.nan)
-    return diopters.numpy(), sigma.masked_fill(unknown, torch.nan).numpy()
+    sigma = sigma.masked_fill(unknown, torch.nan)
+    return diopters.numpy(), np.hypot(sigma.numpy(), _scatter(diopters.numpy()))
+
+
+def _scatter(values: Image) -> Image:
+    """Standard deviation of what is finite within `SURROUNDINGS_PX`, (H, W)."""
+    side = (SURROUNDINGS_PX, SURROUNDINGS_PX)
+    known = cv2.blur(np.isfinite(values).astype(np.float32), side)
+    filled = np.nan_to_num(values)
+    mean, square = (cv2.blur(v, side) / np.maximum(known, 1e-6) for v in (filled, filled * filled))
+    return np.asarray(np.sqrt(np.maximum(square - mean * mean, 0)), np.float32)

@@ -44,8 +44,9 @@ MIDDLE_FREQUENCY = 0.5
 """rad/px."""
 DARK = 0.03
 """Added to the light by which residuals are divided: bright parts have more noise and contrast."""
-ROUNDING_VARIANCE = 1e-6
-"""Residual² below which a fit does not become better: 8-bit rounding."""
+PATTERN_VARIANCE = 3e-5
+"""Residual², relative to the light's, below which a fit does not become better: pixels differ in
+gain by half a per cent, alike in every slice, which would pass for texture that never blurs."""
 TEMPERATURES = (14.0, 30.0, 110.0)
 """For each window, by how much its pixels are fewer than they seem: neighbours are alike, and
 lenses are not quite discs."""
@@ -104,7 +105,7 @@ def defocus_evidence(light: Tensor, focus_diopters: Tensor, blur_gain_px_m: Tens
     relative = residual.new_zeros(batch, count, height // 2, width // 2)
     for index, (side, temperature) in enumerate(zip(WINDOWS_CELLS, TEMPERATURES, strict=True)):
         freedom = 4 * side * side * (count - 1) / temperature
-        likelihood = -0.5 * freedom * torch.log(box(residual, side) + ROUNDING_VARIANCE)
+        likelihood = -0.5 * freedom * torch.log(box(residual, side) + PATTERN_VARIANCE)
         diopters, sigma = _peak_with_sigma(likelihood, candidates, step)
         known = (sigma < KNOWN_SHARE * range_) & known_here
         found.append(torch.where(known, diopters, middle))
@@ -137,10 +138,12 @@ def disc_transfer(diameter_px: Tensor, frequency: Tensor) -> Tensor:
 def unexplained(light: Tensor, focus: Tensor, gain: Tensor, candidates: Tensor) -> Tensor:
     """What no picture explains, squared and summed over slices, (B, K, H/2, W/2).
 
+    In units of what white noise of variance 1 would leave.
+
     Args:
         light, focus: as of `defocus_evidence`. gain: (B,) px·m > 0. candidates: (B, K) dioptres.
     """
-    height, width = light.shape[2:]
+    count, height, width = light.shape[1:]
     brightness = light.mean((2, 3), keepdim=True).clamp_min(1e-6)
     light = light * (brightness.mean(1, keepdim=True) / brightness)
     local = box(light.mean(1, keepdim=True), 7) + DARK
@@ -152,7 +155,8 @@ def unexplained(light: Tensor, focus: Tensor, gain: Tensor, candidates: Tensor) 
     frequency = torch.hypot(along_y[:, None], along_x[None])
     squared = (frequency / MIDDLE_FREQUENCY) ** 2
     noise_to_signal = NOISE_TO_SIGNAL * squared.clamp_min(1e-3)
-    spectrum = torch.view_as_real(torch.fft.rfft2(padded) / (1 + SMOOTHING * squared))
+    weight = 1 / (1 + SMOOTHING * squared)
+    spectrum = torch.view_as_real(torch.fft.rfft2(padded) * weight)
     inside = (..., slice(BORDER_PX, BORDER_PX + height), slice(BORDER_PX, BORDER_PX + width))
     scale = 1 / local**2
     rows = []
@@ -164,7 +168,10 @@ def unexplained(light: Tensor, focus: Tensor, gain: Tensor, candidates: Tensor) 
         rest = torch.addcmul(spectrum, transfer[..., None], picture, value=-1)
         left = torch.fft.irfft2(torch.view_as_complex(rest), s=size)
         energy = left.square_().sum(1, keepdim=True)
-        rows.append(F.avg_pool2d(energy[inside] * scale, 2))
+        # Of noise alone, sharper slices explain more: that must not pass for evidence.
+        missed = noise_to_signal / power
+        of_noise = ((count - 1 + missed**2) * weight**2).mean((2, 3), keepdim=True)
+        rows.append(F.avg_pool2d(energy[inside] * (scale / of_noise), 2))
     return torch.cat(rows, 1)
 
 

@@ -3,7 +3,7 @@
 The cache holds the radiance of every slice, all at one magnification (the node compensates focus
 breathing before the network), and the truth. Drawn afresh for a batch: how many slices and which,
 noise, exposure, its flicker from slice to slice, what alignment leaves over (fractions of a pixel
-of drift, permille of breathing), mirroring and colour.
+of drift, permille of breathing), pixels of unequal gain, mirroring and colour.
 """
 
 from __future__ import annotations
@@ -36,6 +36,8 @@ LIVELY_SHARE = 0.4
 SHORT_SHARE = 0.15
 GAINS_PX_M = (0.8, 14.0)
 BLUR_SPAN_PX = (1.0, 24.0)
+PATTERN_NOISE = 0.012
+"""Most by which pixels differ in gain, alike in every slice: the half of the sensors that do."""
 LENS_ERROR = 0.03
 """Relative, one standard deviation: f-numbers are nominal, focal lengths rounded."""
 VALID_MIN_M, VALID_MAX_M = 0.12, 25.0
@@ -200,6 +202,8 @@ def make_sweep_batch(cache: SweepCache, indices: Tensor, generator: torch.Genera
     light = light * (1 + lively * uniform(-0.05, 0.05, count))[:, :, None, None, None]
     light = _displaced(light, lively[..., None] * uniform(-0.4, 0.4, count, 2),
                        1 + lively * uniform(-0.003, 0.003, count))
+    pattern = PATTERN_NOISE * uniform(-1, 1).clamp_min(0)[:, None, None, None, None]
+    light = light * (1 + pattern * torch.randn(light[:, :1].shape, generator=generator))
     clean = uniform(0, 1) < 0.3
     a = torch.where(clean, torch.full((batch,), 1e-6),
                     torch.exp(uniform(math.log(3e-6), math.log(1e-3))))[:, None, None, None, None]
