@@ -257,10 +257,10 @@ class _Seen:
         """A prediction for `inputs` on the whole image, NaN outside."""
         picture = self._whole.copy()
         picture[self._inside] = np.asarray(self._enlarged(found.picture), np.uint8)
-        diopters, sigma, share = (
+        diopters, sigma, share, measured = (
             self._on_whole(self._enlarged(values), np.nan) for values in (
-                found.diopters, found.sigma_diopters, found.focus_share))
-        return SweepPrediction(diopters, sigma, share, picture)
+                found.diopters, found.sigma_diopters, found.focus_share, found.measured))
+        return SweepPrediction(diopters, sigma, share, measured, picture)
 
     def labels(self, prediction: SweepPrediction, has_prior: bool) -> NDArray[np.uint8]:
         """Where each pixel's depth comes from, before what has none is known.
@@ -269,7 +269,7 @@ class _Seen:
         depth stands out: what a network says of its own sources is not asked.
         """
         focus = self.inputs.focus_diopters
-        measured = self._enlarged(self.inputs.measured[0])
+        measured = prediction.measured[self._inside]
         said = prediction.diopters[self._inside]
         labels = np.full(measured.shape,
                          Provenance.FUSED if has_prior else Provenance.MEASURED, np.uint8)

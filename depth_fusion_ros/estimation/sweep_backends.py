@@ -77,12 +77,14 @@ class SweepPrediction:
         sigma_diopters: one standard deviation of it.
         focus_share: 1 = it comes from focus, 0 = from what is known of scenes or from its
             surroundings; NaN = the engine does not say.
+        measured: inverse depth without learning; NaN = nothing to tell it by.
         picture: (H, W, 3) uint8, all in focus.
     """
 
     diopters: NDArray[np.float32]
     sigma_diopters: NDArray[np.float32]
     focus_share: NDArray[np.float32]
+    measured: NDArray[np.float32]
     picture: NDArray[np.uint8]
 
 
@@ -155,7 +157,7 @@ class ClosedFormSweepBackend:
         guide = all_in_focus(inputs.stack, inputs.focus_diopters, measured)
         diopters, sigma = fill_diopters(measured, sigma_measured, guide)
         share = np.isfinite(measured).astype(np.float32)
-        return SweepPrediction(diopters, sigma, share, blend_in_focus(inputs.stack))
+        return SweepPrediction(diopters, sigma, share, measured, blend_in_focus(inputs.stack))
 
 
 class TorchSweepBackend:
@@ -189,14 +191,14 @@ class TorchSweepBackend:
             stack = torch.from_numpy(padded).to(self.device).permute(0, 3, 1, 2)[None] / 255.0
             focus = torch.from_numpy(inputs.focus_diopters).to(self.device)[None]
             gain = torch.tensor([inputs.blur_gain_px_m], device=self.device)
-            d, log_sigma, share, _, _, picture = (
+            d, log_sigma, share, _, _, picture, measured = (
                 self.network(stack, focus, gain) if self._prior is None else
                 self.network.forward_with_prior(
                     stack, focus, self._relative(self._prior, stack), gain))
-            found = torch.cat([d.float(), log_sigma.float().exp(), share.float()], 1)[0]
+            found = torch.cat([d.float(), log_sigma.float().exp(), share.float(), measured], 1)[0]
             maps = found[:, :height, :width].cpu().numpy()
             rgb = (picture[0, :, :height, :width].float().clamp(0, 1) * 255).round().byte()
-        return SweepPrediction(maps[0], self._sigma.apply(maps[1]), maps[2],
+        return SweepPrediction(maps[0], self._sigma.apply(maps[1]), maps[2], maps[3],
                                np.ascontiguousarray(rgb.permute(1, 2, 0).cpu().numpy()))
 
     def _relative(self, prior: Prior, stack: torch.Tensor) -> torch.Tensor:

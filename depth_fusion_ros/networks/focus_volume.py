@@ -25,7 +25,7 @@ from depth_fusion_ros.networks.blocks import ConvNormAct, HeadConv, InvertedResi
 from depth_fusion_ros.networks.defocus_evidence import DefocusEvidence, defocus_evidence
 from depth_fusion_ros.networks.evidence import box
 from depth_fusion_ros.networks.focus_choice import FocusChoice
-from depth_fusion_ros.networks.focus_evidence import focus_evidence, ring_energy
+from depth_fusion_ros.networks.focus_evidence import FocusEvidence, focus_evidence, ring_energy
 
 LUMINANCE = (0.299, 0.587, 0.114)
 MIN_SLICES = 2
@@ -72,12 +72,14 @@ class FocusVolumeOutput:
         intermediate: what the softmax says at 1/16, 1/8, 1/4 and 1/2, in their own resolution;
             there sigma is the deviation over the slices.
         probability: (B, N, H, W) of the slices.
+        measured: what closed-form evidence alone says, NaN where it says nothing.
     """
 
     diopters: Tensor
     sigma_diopters: Tensor
     intermediate: list[tuple[Tensor, Tensor]]
     probability: Tensor
+    measured: Tensor
 
 
 def ring_difference(grey: Tensor) -> Tensor:
@@ -215,11 +217,24 @@ class FocusVolume(nn.Module):
         assert cost is not None
         probability = torch.softmax(enlarge(cost), 1)
         if self.choice is None or evidence is None:
-            return FocusVolumeOutput(*_moments(probability, focus_diopters), pairs, probability)
+            moments = _moments(probability, focus_diopters)
+            return FocusVolumeOutput(*moments, pairs, probability, moments[0].detach())
         views = x.unflatten(0, (batch, count))
         diopters, sigma = self.choice(torch.cat([views.mean(1), views.amax(1)], 1), stack,
                                       focus_diopters, evidence, of_lens, *pairs[-1])
-        return FocusVolumeOutput(diopters, sigma, pairs, probability)
+        return FocusVolumeOutput(diopters, sigma, pairs, probability, measured(evidence, of_lens))
+
+
+def measured(evidence: FocusEvidence, of_lens: DefocusEvidence | None) -> Tensor:
+    """The surest peak of each pixel, (B, 1, H, W) dioptres; NaN where none stands out."""
+    peaks: list[FocusEvidence | DefocusEvidence] = [evidence]
+    if of_lens is not None:
+        peaks.append(of_lens)
+    known = torch.cat([e.known for e in peaks], 1)
+    sigmas = torch.cat([e.sigma_diopters for e in peaks], 1).masked_fill(~known, torch.inf)
+    surest, index = sigmas.min(1, keepdim=True)
+    found = torch.cat([e.diopters for e in peaks], 1).gather(1, index)
+    return F.interpolate(found.masked_fill(torch.isinf(surest), torch.nan), scale_factor=2.0)
 
 
 def _evidence_of_lens(stack: Tensor, focus: Tensor, blur_gain_px_m: Tensor | None

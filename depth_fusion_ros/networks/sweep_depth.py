@@ -119,7 +119,8 @@ class SweepDepth(nn.Module):
     def forward(self, stack: Tensor, focus_diopters: Tensor,
                 blur_gain_px_m: Tensor | None = None) -> tuple[Tensor, ...]:
         """Deployment: inverse depth, its log scale, the share of focus in it, what focus alone
-        says and its σ, all (B, 1, H, W), and the all-in-focus image (B, 3, H, W)."""
+        says and its σ, all (B, 1, H, W), the all-in-focus image (B, 3, H, W), and what was
+        measured without learning, (B, 1, H, W), NaN where nothing was."""
         return _deployed(self.forward_full(stack, focus_diopters, blur_gain_px_m))
 
     def forward_with_prior(self, stack: Tensor, focus_diopters: Tensor, prior: Tensor,
@@ -178,7 +179,7 @@ class SweepDepth(nn.Module):
 
 def _deployed(output: SweepDepthOutput) -> tuple[Tensor, ...]:
     return (output.diopters, output.log_sigma, output.measured_share, output.volume.diopters,
-            output.volume.sigma_diopters, output.all_in_focus)
+            output.volume.sigma_diopters, output.all_in_focus, output.volume.measured)
 
 
 def all_in_focus(stack: Tensor) -> Tensor:
