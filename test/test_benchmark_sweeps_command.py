@@ -66,6 +66,24 @@ def test_every_set_group_and_method_is_written_with_a_record(
     assert str(out) not in json.dumps(written) and str(out.parent) not in json.dumps(written)
 
 
+def test_a_lens_may_be_told_right_wrong_or_not_at_all(raytraced: Path, tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, [
+        "benchmark-sweeps", "--raytraced", str(raytraced), "--slices", "5", "--noise", "clean",
+        "--methods", "closed_form,ring", "--lens", "1,0,2", "--threads", "1", "--out",
+        str(tmp_path)])
+    assert result.exit_code == 0, result.output
+    written = json.loads((tmp_path / "sweeps.json").read_text())
+    assert "--lens 1,0,2" in written["record"]["command"]
+    told, untold, wrong = (written["sweeps"][f"5 slices, clean{words}"]["all"] for words in (
+        "", ", lens not told", ", lens told × 2"))
+    ring = "ring difference"
+    assert told[ring]["mean"]["abs_rel"] == wrong[ring]["mean"]["abs_rel"]
+    method = "closed form, focus and defocus"
+    for row in (untold, wrong):  # the slices say how wide the lens blurs
+        assert row[method]["mean"]["abs_rel"] == pytest.approx(
+            told[method]["mean"]["abs_rel"], abs=0.02)
+
+
 def test_the_markdown_shows_lens_groups_and_not_lenses(
     written: dict[str, Any], out: Path
 ) -> None:
@@ -109,6 +127,7 @@ def test_a_card_takes_its_accuracy_from_the_sweeps(out: Path, written: dict[str,
 
 @pytest.mark.parametrize(("arguments", "said"), [
     (["--noise", "loud"], "indoor"), (["--slices", "many"], "whole numbers"),
+    (["--lens", "-1"], "--lens -1: must be numbers >= 0"), (["--lens", "f/2"], "e.g. 1,0"),
     (["--slices", "11"], "has 10 of them; use 2 to 10"), (["--methods", "sobel"], "laplacian"),
     (["--methods", "ring,ring"], "called 'ring difference'"), (["--methods", ","], "--methods")])
 def test_what_it_does_not_know_is_refused_with_a_sentence(

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Sequence
+from dataclasses import replace
+from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 from rich.table import Table
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
     from depth_fusion_ros.evaluation.sweep_benchmark import SweepMethod
 
 _SEED = 0
+_Number = TypeVar("_Number", int, float)
 
 
 def benchmark_sweeps_command(
@@ -35,9 +39,12 @@ def benchmark_sweeps_command(
     noise: Annotated[str, typer.Option(
         help="Comma-separated noise levels: clean,good,indoor,dim.")] = "clean,indoor",
     methods: Annotated[str, typer.Option(
-        help="Comma-separated: ring, laplacian, constant, run folders, model cards or shipped "
-             "names; of a network RUN also RUN#volume (focus alone) and RUN#prior (oracle).",
+        help="Comma-separated: closed_form, ring, laplacian, constant, run folders, model cards or "
+             "shipped names; of a network RUN also RUN#volume (focus alone), RUN#prior (oracle).",
     )] = "constant,laplacian,ring",
+    lens: Annotated[str, typer.Option(
+        help="Comma-separated: the lens's blur that methods are told, as multiples of the true "
+             "one; 0 = they are told nothing.")] = "1",
     threads: Annotated[int, typer.Option(help="CPU threads, 0 = torch's choice.")] = 0,
     out: Annotated[Path, typer.Option(help="Folder for sweeps.json and sweeps.md.")] = Path(
         "runs/benchmark_sweeps"),
@@ -53,9 +60,11 @@ def benchmark_sweeps_command(
     from depth_fusion_ros.evaluation.sweep_samples import raytraced_sweeps
 
     options = {"raytraced": raytraced, "slices": slices, "noise": noise,
-               "methods": ",".join(map(_without_folder, methods.split(","))), "threads": threads}
+               "methods": ",".join(map(_without_folder, methods.split(",")))}
+    options |= {"lens": lens} if lens != "1" else {}
+    options["threads"] = threads
     levels = chosen("--noise", noise, NOISE)
-    counts = _counts(slices)
+    counts, factors = _numbers("--slices", slices, int), _numbers("--lens", lens, float)
     if threads:
         torch.set_num_threads(threads)
     opened = _open_methods(methods)
@@ -67,11 +76,11 @@ def benchmark_sweeps_command(
     started = time.perf_counter()
     sets: dict[str, Any] = {}
     with progress_bars() as bars:
-        for count in counts:
-            for level in levels:
-                name = f"{count} slices, {level}"
-                samples = raytraced_sweeps(raytraced, level, count, _SEED)
-                sets[name] = _rows(score_sweeps(counted(samples, bars, name), opened))
+        for count, level, factor in product(counts, levels, factors):
+            name = f"{count} slices, {level}{_told(factor)}"
+            samples = (replace(sample, blur_gain_px_m=factor * sample.blur_gain_px_m)
+                       for sample in raytraced_sweeps(raytraced, level, count, _SEED))
+            sets[name] = _rows(score_sweeps(counted(samples, bars, name), opened))
     results: dict[str, Any] = {
         SWEEPS: sets, "methods": {m.name: {"parameters": m.parameters} for m in opened},
         "record": run_record("depth-fusion benchmark-sweeps", options,
@@ -99,12 +108,21 @@ def _rows(scores: dict[str, list[ImageScore]]) -> dict[str, dict[str, Any]]:
     return rows
 
 
-def _counts(text: str) -> list[int]:
+def _told(factor: float) -> str:
+    if factor == 1:
+        return ""
+    return f", lens told × {factor:g}" if factor else ", lens not told"
+
+
+def _numbers(option: str, text: str, kind: type[_Number]) -> list[_Number]:
     try:
-        return [int(part) for part in text.split(",")]
+        found = [kind(part) for part in text.split(",")]
+        if all(0 <= number < math.inf for number in found):
+            return found
     except ValueError:
-        fail(f"--slices {text}: must be whole numbers with commas between, e.g. 10,5",
-             EXIT_UNUSABLE)
+        pass
+    rule, example = {int: ("whole numbers", "10,5"), float: ("numbers >= 0", "1,0")}[kind]
+    fail(f"{option} {text}: must be {rule} with commas between, e.g. {example}", EXIT_UNUSABLE)
 
 
 def _without_folder(specification: str) -> str:

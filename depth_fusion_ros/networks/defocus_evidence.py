@@ -13,10 +13,11 @@ least at the true depth; every slice takes part, not only the three about the pe
 whose blur changes by a fraction of a pixel from slice to slice still tell depth, and depths just
 beyond the sweep's ends are found too.
 
-Sources: the residual of the best picture is that of multi-image deconvolution from defocus
-(Rajagopalan and Chaudhuri, CVPR 1997; Favaro and Soatto, PAMI 2005, whose operators project on
-what no picture explains); the likelihood with unknown noise is a Student's (dof/2·ln residual²).
-Constants were chosen on simulated rooms (`simulation/rooms.py`), not on any evaluation set.
+Sources: for two images, S by a Wiener filter and depth by what it leaves unexplained are those of
+Zhou, Lin and Nayar, ICCV 2009; what no picture explains, as a projection, is Favaro and Soatto,
+PAMI 2005. Ours are sweeps of any length, the scale-free likelihood (residual² of unknown variance:
+Student's), its σ, and what keeps fixed patterns from being evidence. Constants
+were chosen on simulated rooms (`simulation/rooms.py`), not on any evaluation set.
 """
 
 from __future__ import annotations
