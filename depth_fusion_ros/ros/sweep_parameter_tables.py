@@ -21,7 +21,7 @@ _OTHER_DEFAULTS: dict[str, Value] = {"budget.latency_ms": 1000.0}
 _ROWS = (
     Parameter("model.path", "closed_form", "Network to run: the name of shipped weights, the path "
               "of a model card (`.json`) of a `sweep_depth` network, or `closed_form` (depth from "
-              "focus without learning; no weights)."),
+              "focus and defocus without learning; no weights)."),
     *MODEL_ROWS,
     Parameter("model.max_side_px", 640, "Larger images are reduced to this before anything else; "
               "depth comes at the reduced size, with the camera_info that fits.",
