@@ -19,7 +19,7 @@ from torch import Tensor
 
 from depth_fusion_ros.networks.defocus_evidence import (
     MARGIN_SHARE,
-    PATTERN_VARIANCE,
+    ROUNDING_VARIANCE,
     unexplained,
 )
 from depth_fusion_ros.networks.evidence import box
@@ -99,5 +99,5 @@ def _score(light: Tensor, focus: Tensor, gain_px_m: float) -> float:
     first = (low - margin).clamp_min(0.0)
     candidates = first + (high + margin - first) * share
     gain = torch.tensor([gain_px_m], device=light.device)
-    least = box(unexplained(light, focus, gain, candidates), WINDOW_CELLS).amin(1)
-    return float(torch.log(least + PATTERN_VARIANCE).mean())
+    least = box(unexplained(light, focus, gain, candidates)[0], WINDOW_CELLS).amin(1)
+    return float(torch.log(least + ROUNDING_VARIANCE).mean())

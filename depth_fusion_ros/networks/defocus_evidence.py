@@ -13,10 +13,14 @@ least at the true depth; every slice takes part, not only the three about the pe
 whose blur changes by a fraction of a pixel from slice to slice still tell depth, and depths just
 beyond the sweep's ends are found too.
 
+What never blurs lies at no depth: pixels of unequal gain, dust, noise that a camera's filter in
+time has made alike. A pattern that is the same in all slices therefore stands beside every depth as
+another explanation; where it explains as much, no depth is known.
+
 Sources: for two images, S by a Wiener filter and depth by what it leaves unexplained are those of
 Zhou, Lin and Nayar, ICCV 2009; what no picture explains, as a projection, is Favaro and Soatto,
 PAMI 2005. Ours are sweeps of any length, the scale-free likelihood (residual² of unknown variance:
-Student's), its σ, and what keeps fixed patterns from being evidence. Constants
+Student's), its σ, and the pattern. Constants
 were chosen on simulated rooms (`simulation/rooms.py`), not on any evaluation set.
 """
 
@@ -45,9 +49,8 @@ MIDDLE_FREQUENCY = 0.5
 """rad/px."""
 DARK = 0.03
 """Added to the light by which residuals are divided: bright parts have more noise and contrast."""
-PATTERN_VARIANCE = 3e-5
-"""Residual², relative to the light's, below which a fit does not become better: pixels differ in
-gain by half a per cent, alike in every slice, which would pass for texture that never blurs."""
+ROUNDING_VARIANCE = 1e-5
+"""Residual², relative to the light's, below which a fit does not become better."""
 TEMPERATURES = (14.0, 30.0, 110.0)
 """For each window, by how much its pixels are fewer than they seem: neighbours are alike, and
 lenses are not quite discs."""
@@ -98,7 +101,7 @@ def defocus_evidence(light: Tensor, focus_diopters: Tensor, blur_gain_px_m: Tens
     first = (low - MARGIN_SHARE * whole).clamp_min(0.0)
     step = (high + MARGIN_SHARE * whole - first) / (CANDIDATES - 1)
     candidates = first + step * torch.arange(CANDIDATES, device=light.device)  # (B, K)
-    residual = unexplained(light, focus_diopters, gain, candidates)
+    residual, of_pattern = unexplained(light, focus_diopters, gain, candidates)
 
     middle = ((low + high) / 2)[:, :, None, None]
     range_, known_here = whole[:, :, None, None], lens_known[:, None, None, None]
@@ -106,7 +109,9 @@ def defocus_evidence(light: Tensor, focus_diopters: Tensor, blur_gain_px_m: Tens
     relative = residual.new_zeros(batch, count, height // 2, width // 2)
     for index, (side, temperature) in enumerate(zip(WINDOWS_CELLS, TEMPERATURES, strict=True)):
         freedom = 4 * side * side * (count - 1) / temperature
-        likelihood = -0.5 * freedom * torch.log(box(residual, side) + PATTERN_VARIANCE)
+        likelihood, pattern = (-0.5 * freedom * torch.log(box(each, side) + ROUNDING_VARIANCE)
+                               for each in (residual, of_pattern))
+        likelihood = torch.logaddexp(likelihood, pattern)
         diopters, sigma = _peak_with_sigma(likelihood, candidates, step)
         known = (sigma < KNOWN_SHARE * range_) & known_here
         found.append(torch.where(known, diopters, middle))
@@ -136,10 +141,12 @@ def disc_transfer(diameter_px: Tensor, frequency: Tensor) -> Tensor:
     return transfer
 
 
-def unexplained(light: Tensor, focus: Tensor, gain: Tensor, candidates: Tensor) -> Tensor:
-    """What no picture explains, squared and summed over slices, (B, K, H/2, W/2).
+def unexplained(light: Tensor, focus: Tensor, gain: Tensor, candidates: Tensor
+                ) -> tuple[Tensor, Tensor]:
+    """What no picture explains, squared and summed over slices, (B, K, H/2, W/2) and (B, 1, …).
 
-    In units of what white noise of variance 1 would leave.
+    In units of what white noise of variance 1 would leave. The second: what no pattern explains
+    that is alike in every slice.
 
     Args:
         light, focus: as of `defocus_evidence`. gain: (B,) px·m > 0. candidates: (B, K) dioptres.
@@ -160,6 +167,12 @@ def unexplained(light: Tensor, focus: Tensor, gain: Tensor, candidates: Tensor) 
     spectrum = torch.view_as_real(torch.fft.rfft2(padded) * weight)
     inside = (..., slice(BORDER_PX, BORDER_PX + height), slice(BORDER_PX, BORDER_PX + width))
     scale = 1 / local**2
+
+    def pooled(rest: Tensor, of_noise: Tensor | float) -> Tensor:
+        left = torch.fft.irfft2(torch.view_as_complex(rest), s=size)
+        energy = left.square_().sum(1, keepdim=True)
+        return F.avg_pool2d(energy[inside] * (scale / of_noise), 2)
+
     rows = []
     for candidate in candidates.unbind(1):
         diameter = (focus - candidate[:, None]).abs() * gain[:, None]
@@ -167,13 +180,12 @@ def unexplained(light: Tensor, focus: Tensor, gain: Tensor, candidates: Tensor) 
         power = (transfer * transfer).sum(1, keepdim=True) + noise_to_signal
         picture = (transfer[..., None] * spectrum).sum(1, keepdim=True) / power[..., None]
         rest = torch.addcmul(spectrum, transfer[..., None], picture, value=-1)
-        left = torch.fft.irfft2(torch.view_as_complex(rest), s=size)
-        energy = left.square_().sum(1, keepdim=True)
         # Of noise alone, sharper slices explain more: that must not pass for evidence.
         missed = noise_to_signal / power
         of_noise = ((count - 1 + missed**2) * weight**2).mean((2, 3), keepdim=True)
-        rows.append(F.avg_pool2d(energy[inside] * (scale / of_noise), 2))
-    return torch.cat(rows, 1)
+        rows.append(pooled(rest, of_noise))
+    alike = spectrum - spectrum.mean(1, keepdim=True)
+    return torch.cat(rows, 1), pooled(alike, float((count - 1) * (weight**2).mean()))
 
 
 def _peak_with_sigma(likelihood: Tensor, candidates: Tensor, step: Tensor

@@ -38,6 +38,8 @@ GAINS_PX_M = (0.8, 14.0)
 BLUR_SPAN_PX = (1.0, 24.0)
 PATTERN_NOISE = 0.012
 """Most by which pixels differ in gain, alike in every slice: the half of the sensors that do."""
+LASTING_NOISE = 0.006
+"""Most noise, of full scale, that is alike in neighbouring slices: cameras that filter in time."""
 LENS_ERROR = 0.03
 """Relative, one standard deviation: f-numbers are nominal, focal lengths rounded."""
 VALID_MIN_M, VALID_MAX_M = 0.12, 25.0
@@ -209,6 +211,8 @@ def make_sweep_batch(cache: SweepCache, indices: Tensor, generator: torch.Genera
                     torch.exp(uniform(math.log(3e-6), math.log(1e-3))))[:, None, None, None, None]
     variance = a * light.clamp_min(0) + 0.01 * a
     light = light + variance.sqrt() * torch.randn(light.shape, generator=generator)
+    lasting = LASTING_NOISE * uniform(-1, 1).clamp_min(0)[:, None, None, None, None]
+    light = light + lasting * _alike(light.shape, uniform(0.5, 1), generator)
     stack = (srgb_encode(light.clamp(0, 1)) * 255).round() / 255
     stack = stack[:, :, torch.randperm(3, generator=generator)]
     grey = (uniform(0, 1) < 0.15)[:, None, None, None, None]
@@ -222,6 +226,16 @@ def make_sweep_batch(cache: SweepCache, indices: Tensor, generator: torch.Genera
         LENS_ERROR * torch.randn(batch, generator=generator))
     told = told * (uniform(0, 1) >= unknown_lens_share)
     return SweepBatch(*(t.contiguous().to(device) for t in (stack, focus, told, inverse, valid)))
+
+
+def _alike(shape: torch.Size, correlation: Tensor, generator: torch.Generator) -> Tensor:
+    """Noise (B, N, 3, H, W) of variance 1, correlated from each slice to the next by (B,)."""
+    fresh = torch.randn(shape, generator=generator)
+    keep = correlation[:, None, None, None]
+    slices = [fresh[:, 0]]
+    for new in fresh.unbind(1)[1:]:
+        slices.append(keep * slices[-1] + (1 - keep**2).sqrt() * new)
+    return torch.stack(slices, 1)
 
 
 def _displaced(light: Tensor, shift_px: Tensor, scale: Tensor) -> Tensor:
