@@ -28,8 +28,8 @@ def out(raytraced: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = write_run(folder / "run", "sweep_depth")
     result = CliRunner().invoke(app, [
         "benchmark-sweeps", "--raytraced", str(raytraced), "--slices", "10,5", "--noise",
-        "clean,indoor", "--methods", f"constant,ring,{run},{run}#volume,{run}#prior", "--threads",
-        "1", "--out", str(folder)])
+        "clean,indoor", "--methods", f"constant,ring,closed_form,{run},{run}#volume,{run}#prior",
+        "--threads", "1", "--out", str(folder)])
     assert result.exit_code == 0, result.output
     assert "Ray-traced focus sweeps" in result.output and "ring difference" in result.output
     return folder
@@ -49,7 +49,7 @@ def test_every_set_group_and_method_is_written_with_a_record(
                                        "5 slices, indoor"]
     groups = written["sweeps"]["10 slices, clean"]
     assert set(groups) == {"all", "robot", "phone", "robot_12mm", "phone_b4"}
-    assert len(groups["all"]) == 5
+    assert len(groups["all"]) == 6
     ring = {group: groups[group]["ring difference"] for group in groups}
     assert [ring[g]["count"] for g in ("all", "robot", "phone")] == [2, 1, 1]
     assert len(ring["all"]["images"]) == 2 and "images" not in ring["robot"]
@@ -120,8 +120,9 @@ def test_a_card_takes_its_accuracy_from_the_sweeps(out: Path, written: dict[str,
         f"ray-traced sweeps: {name}" for name in written["sweeps"]]
     groups = written["sweeps"]["5 slices, clean"]["all"]
     assert lines[2]["abs_rel"] == round(groups["sweep_depth"]["mean"]["abs_rel"], 4)
-    assert lines[2]["closed_form_abs_rel"] == round(groups["ring difference"]["mean"]["abs_rel"], 4)
-    with pytest.raises(typer.BadParameter, match="benchmark-sweeps --methods ring,other"):
+    closed_form = groups["closed form, focus and defocus"]["mean"]["abs_rel"]
+    assert lines[2]["closed_form_abs_rel"] == round(closed_form, 4)
+    with pytest.raises(typer.BadParameter, match="benchmark-sweeps --methods closed_form,other"):
         accuracy_lines(out / "sweeps.json", "other")
 
 

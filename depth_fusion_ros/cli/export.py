@@ -15,7 +15,8 @@ console = Console()
 _KEPT = ("abs_rel", "textured_abs_rel", "delta_1", "rmse_m", "within_1_sigma", "within_2_sigma")
 _VIEWS = ("closed form", "benchmark --methods closed_form")
 _BASELINES = {"simulated": _VIEWS, "raytraced": _VIEWS, "real": _VIEWS,
-              "sweeps": ("ring difference", "benchmark-sweeps --methods ring")}
+              "sweeps": ("closed form, focus and defocus",
+                         "benchmark-sweeps --methods closed_form")}
 """Kind of captures → the method without learning beside a network's, and how to score it."""
 _TITLES = {"sweeps": "ray-traced sweeps"}
 

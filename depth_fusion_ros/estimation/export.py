@@ -159,12 +159,13 @@ def _sweeps(data: dict[str, Any]) -> tuple[str, dict[str, Any]]:
         f"{data['scenes']} procedural scenes of {data['width_px']}x{data['height_px']} px, each "
         f"at {data['slices']} focus positions, ray-traced through a finite aperture by "
         "depth_fusion_ros.simulation; number and choice of slices, exposure, flicker, remains of "
-        "drift and breathing, and noise drawn anew at every visit; no photographs, no real "
-        "captures", {
-            "depth_m": [0.12, 25.0], "blur_gain_px_m": [0.7, 14.0],
-            "focus_diopters": [0.015, 5.75], "blur_over_the_sweep_px": [4.0, 24.0],
-            "slices": [4, data["slices"]], "drift_px": [-0.6, 0.6],
-            "noise_variance_at_full_scale": [1e-6, 1e-3]})
+        "drift and breathing, noise (fresh, lasting and of fixed pattern) and what is told of the "
+        "lens drawn anew at every visit; no photographs, no real captures", {
+            "depth_m": [0.12, 25.0], "blur_gain_px_m": [0.8, 14.0],
+            "focus_diopters": [0.015, 5.75], "blur_over_the_sweep_px": [1.0, 24.0],
+            "slices": [4, data["slices"]], "drift_px": [-0.4, 0.4],
+            "noise_variance_at_full_scale": [1e-6, 1e-3], "pattern_noise": [0.0, 0.012],
+            "lasting_noise": [0.0, 0.006]})
 
 
 def _effort(run: Path, facts: dict[str, Any]) -> dict[str, Any]:
