@@ -137,7 +137,9 @@ def test_every_fusion_runs_from_its_description(name: str) -> None:
     focus = torch.tensor([[0.5, 1.0, 1.7, 2.0]])
     with torch.inference_mode():
         outputs = twin.eval()(stack, focus)
-    assert [tuple(o.shape) for o in outputs] == [(1, 1, 64, 64)] * 5 + [(1, 3, 64, 64)]
+    *maps, image, measured = outputs
+    assert [tuple(o.shape) for o in (*maps, measured)] == [(1, 1, 64, 64)] * 6
+    assert tuple(image.shape) == (1, 3, 64, 64)
     assert torch.isfinite(outputs[0]).all() and torch.isfinite(outputs[1]).all()
 
 
