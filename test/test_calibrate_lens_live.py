@@ -129,10 +129,16 @@ def test_a_camera_whose_focus_nobody_reports_is_told_apart(bag: Path, domain: in
     assert done.exit_code == 2 and "on /camera/lens_state (nobody publishes it):" in text, text
 
 
+def _hear_ctrl_c() -> None:
+    """What a shell starts in the background, perhaps these tests, ignores it; so do children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_ctrl_c_keeps_what_was_recorded_and_says_so(bag: Path, domain: int, tmp_path: Path) -> None:
     process = subprocess.Popen([*COMMAND, *arguments(tmp_path, "--live", "--wait-s", "60")],
                                env=child_environment(domain_id=domain), text=True,
-                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                               preexec_fn=_hear_ctrl_c)
     lines: list[str] = []
     assert process.stdout is not None
     reader = threading.Thread(target=lambda: lines.extend(process.stdout or ()), daemon=True)
