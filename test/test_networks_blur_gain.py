@@ -31,6 +31,12 @@ def test_a_told_gain_that_agrees_is_kept_to_the_last_digit() -> None:
     assert measured_blur_gain(light, FOCUS, 4.0 * WRONG_BY * 1.1) == pytest.approx(4.0, rel=0.1)
 
 
+@pytest.mark.parametrize("times", [1e3, 1e-3, 1e30, 1e-30])
+def test_millimetres_for_metres_do_not_mislead(times) -> None:
+    light = sweep(1.2, 4.0, noise=2e-3)[0]
+    assert measured_blur_gain(light, FOCUS, 4.0 * times) == pytest.approx(4.0, rel=0.1)
+
+
 @pytest.mark.parametrize("told", [0.0, -2.0, math.nan, math.inf, 3.0])
 def test_a_blank_wall_cannot_contradict_and_tells_nothing(told) -> None:
     generator = torch.Generator().manual_seed(0)

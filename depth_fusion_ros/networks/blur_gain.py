@@ -55,15 +55,21 @@ def measured_blur_gain(light: Tensor, focus_diopters: Tensor, told_px_m: float =
     span = float(focus_diopters[-1] - focus_diopters[0])
     if len(light) < 3 or span <= 0:
         return told
-    light, focus = _part(light, focus_diopters)
+    part, focus = _part(light, focus_diopters)
     scores: dict[int, float] = {}
     low, high = (math.log(px / span) / math.log(STEP) for px in BLUR_SPANS_PX)
     origin = math.log(told) / math.log(STEP) if told else (low + high) / 2
 
     def score(step: int) -> float:
         if step not in scores:
-            scores[step] = _score(light, focus, STEP ** (origin + step))
+            scores[step] = _score(part, focus, STEP ** (origin + step))
         return scores[step]
+
+    def untold() -> float:
+        # Millimetres for metres: so far off no step in either direction looks better.
+        if not told or low <= origin <= high:
+            return told
+        return measured_blur_gain(light, focus_diopters) or told
 
     best = 0
     if not told:
@@ -72,11 +78,11 @@ def measured_blur_gain(light: Tensor, focus_diopters: Tensor, told_px_m: float =
     while not score(best) <= min(score(best - 1), score(best + 1)):
         best += 1 if score(best + 1) < score(best - 1) else -1
         if not low - 1 < origin + best < high + 1:
-            return told
+            return untold()
     before, here, after = (score(best + k) for k in (-1, 0, 1))
     bend = before + after - 2 * here
     if bend < LEAST_DEPTH:
-        return told
+        return untold()
     measured: float = STEP ** (origin + best + 0.5 * (before - after) / bend)
     agrees = told and 1 / WRONG_BY < measured / told < WRONG_BY
     return told if agrees else measured

@@ -20,8 +20,8 @@ another explanation; where it explains as much, no depth is known.
 Sources: for two images, S by a Wiener filter and depth by what it leaves unexplained are those of
 Zhou, Lin and Nayar, ICCV 2009; what no picture explains, as a projection, is Favaro and Soatto,
 PAMI 2005. Ours are sweeps of any length, the scale-free likelihood (residual² of unknown variance:
-Student's), its σ, and the pattern. Constants
-were chosen on simulated rooms (`simulation/rooms.py`), not on any evaluation set.
+Student's), its σ, and the pattern. Constants were chosen on simulated rooms
+(`simulation/rooms.py`), not on any evaluation set.
 """
 
 from __future__ import annotations
