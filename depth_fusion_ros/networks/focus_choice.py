@@ -90,8 +90,8 @@ class FocusChoice(nn.Module):
         x = self.up_middle(torch.cat([enlarge(self.bottom(middle)), middle], 1))
         x = self.up_fine(torch.cat([enlarge(x), fine], 1))
         moments = evidence.moments
-        if of_lens is not None:  # finer where it knows anything, and empty where the lens is not
-            moments = torch.where(of_lens.known[:, :1], of_lens.moments, moments)
+        if of_lens is not None:  # both weigh by their precision; nothing where the lens is unknown
+            moments = moments + of_lens.moments
         share, moment = moments.split(1, 1)
         votes, energies, _, _ = self.gather(
             x, torch.cat([share, (moment - low * share) / whole], 1), place[:, :1].detach())

@@ -12,10 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from depth_fusion_ros.networks.evidence import box
+from depth_fusion_ros.networks.evidence import box, scatter
 
 WINDOWS_CELLS = (3, 5, 11)
 """Sides of the windows over which sharpness is averaged, cells of 2 px."""
+SCATTER_CELLS = (9, 9, 21)
+"""For each window: σ counts what its peaks scatter within so many cells."""
 NOISE_GAIN = 1 / 9 + 1 / 40 + 0.5 * 72 / 81
 """Mean of `ring_energy` for white noise of variance 1."""
 NOISE_MARGIN = 1.5
@@ -81,6 +83,7 @@ def focus_evidence(grey: Tensor, focus_diopters: Tensor) -> FocusEvidence:
     above_noise = energy.view_as(grey) - NOISE_MARGIN * NOISE_GAIN * noise**2
     root = F.avg_pool2d(above_noise.clamp_min(0).sqrt(), 2)
 
+    whole = (focus_diopters[:, -1:] - focus_diopters[:, :1])[:, :, None, None]
     found, sigmas, seen = [], [], []
     relative = root
     for index, side in enumerate(WINDOWS_CELLS):
@@ -88,13 +91,13 @@ def focus_evidence(grey: Tensor, focus_diopters: Tensor) -> FocusEvidence:
         width_px = 2 * side / 12**0.5  # the box's standard deviation
         error = NOISE_SPREAD * NOISE_GAIN**0.5 * noise * 3 / width_px
         diopters, sigma, known = _peak_with_sigma(sharpness, error, focus_diopters)
+        sigma = torch.hypot(sigma, scatter(diopters, known, SCATTER_CELLS[index]))
         found.append(diopters)
-        sigmas.append(sigma)
+        sigmas.append(torch.minimum(sigma, whole))
         seen.append(known)
         if index == 1:
             relative = torch.log(sharpness + error)
             relative = relative - relative.amax(1, keepdim=True)
-    whole = (focus_diopters[:, -1:] - focus_diopters[:, :1])[:, :, None, None]
     weight = ((SURE_SHARE * whole / sigmas[0]) ** 2).clamp_max(1.0) * seen[0]
     return FocusEvidence(torch.cat(found, 1), torch.cat(sigmas, 1), torch.cat(seen, 1),
                          torch.cat([weight, weight * found[0]], 1),
