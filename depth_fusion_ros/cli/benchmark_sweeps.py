@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import math
 import time
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
@@ -20,7 +19,9 @@ from depth_fusion_ros.cli.console import (
     console,
     counted,
     fail,
+    numbers,
     progress_bars,
+    without_folder,
     without_nan,
 )
 
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from depth_fusion_ros.evaluation.sweep_benchmark import SweepMethod
 
 _SEED = 0
-_Number = TypeVar("_Number", int, float)
 
 
 def benchmark_sweeps_command(
@@ -60,11 +60,11 @@ def benchmark_sweeps_command(
     from depth_fusion_ros.evaluation.sweep_samples import raytraced_sweeps
 
     options = {"raytraced": raytraced, "slices": slices, "noise": noise,
-               "methods": ",".join(map(_without_folder, methods.split(",")))}
+               "methods": ",".join(map(without_folder, methods.split(",")))}
     options |= {"lens": lens} if lens != "1" else {}
     options["threads"] = threads
     levels = chosen("--noise", noise, NOISE)
-    counts, factors = _numbers("--slices", slices, int), _numbers("--lens", lens, float)
+    counts, factors = numbers("--slices", slices, int), numbers("--lens", lens, float)
     if threads:
         torch.set_num_threads(threads)
     opened = _open_methods(methods)
@@ -112,23 +112,6 @@ def _told(factor: float) -> str:
     if factor == 1:
         return ""
     return f", lens told × {factor:g}" if factor else ", lens not told"
-
-
-def _numbers(option: str, text: str, kind: type[_Number]) -> list[_Number]:
-    try:
-        found = [kind(part) for part in text.split(",")]
-        if all(0 <= number < math.inf for number in found):
-            return found
-    except ValueError:
-        pass
-    rule, example = {int: ("whole numbers", "10,5"), float: ("numbers >= 0", "1,0")}[kind]
-    fail(f"{option} {text}: must be {rule} with commas between, e.g. {example}", EXIT_UNUSABLE)
-
-
-def _without_folder(specification: str) -> str:
-    """What the record tells of a method: an absolute path loses its folder."""
-    path = Path(specification.strip())
-    return path.name if path.is_absolute() else str(path)
 
 
 def _open_methods(names: str) -> Sequence[SweepMethod]:

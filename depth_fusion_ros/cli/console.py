@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 import typer
@@ -24,6 +25,7 @@ from rich.progress import (
 console = Console(highlight=False)
 
 Named = TypeVar("Named")
+Number = TypeVar("Number", int, float)
 
 EXIT_FAILED = 1  # it ran, and what it found or did is not good
 EXIT_UNUSABLE = 2  # it could not run: environment or arguments
@@ -65,6 +67,24 @@ def chosen(option: str, text: str, known: Collection[str]) -> list[str]:
     if unknown:
         fail(f"{option} {','.join(unknown)}: use {', '.join(known)}", EXIT_UNUSABLE)
     return names
+
+
+def numbers(option: str, text: str, kind: type[Number]) -> list[Number]:
+    """Numbers >= 0 of a comma-separated option; anything else ends the command."""
+    try:
+        found = [kind(part) for part in text.split(",")]
+        if all(0 <= number < math.inf for number in found):
+            return found
+    except ValueError:
+        pass
+    rule, example = {int: ("whole numbers", "10,5"), float: ("numbers >= 0", "1,0")}[kind]
+    fail(f"{option} {text}: must be {rule} with commas between, e.g. {example}", EXIT_UNUSABLE)
+
+
+def without_folder(specification: str) -> str:
+    """What the record tells of a method: an absolute path loses its folder."""
+    path = Path(specification.strip())
+    return path.name if path.is_absolute() else str(path)
 
 
 def without_nan(value: Any) -> Any:

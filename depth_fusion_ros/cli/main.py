@@ -1,5 +1,5 @@
-"""`depth-fusion`: demo, bag, train, export, benchmark, benchmark-sweeps, study, nav2-check,
-dataset-to-bag, doctor, evaluate, compare, replay-frame.
+"""`depth-fusion`: demo, bag, train, export, benchmark, benchmark-sweeps, stress-sweeps, study,
+nav2-check, dataset-to-bag, doctor, evaluate, compare, replay-frame.
 
 Nothing heavy (torch, rclpy) is imported before a command needs it, so --help is quick.
 """
@@ -21,6 +21,7 @@ from depth_fusion_ros.cli import (
     export,
     nav2_check,
     replay_frame,
+    stress_sweeps,
     study,
     train,
 )
@@ -37,6 +38,7 @@ app.command("train")(train.train_command)
 app.command("export")(export.export_command)
 app.command("benchmark")(benchmark.benchmark_command)
 app.command("benchmark-sweeps")(benchmark_sweeps.benchmark_sweeps_command)
+app.command("stress-sweeps")(stress_sweeps.stress_sweeps_command)
 app.command("study")(study.study_command)
 app.command("evaluate")(evaluate.evaluate_command)
 app.command("compare")(compare.compare_command)
