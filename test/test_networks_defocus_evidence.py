@@ -76,6 +76,15 @@ def test_a_wall_just_beyond_the_sweep_is_found_there() -> None:
     assert float(found.median()) == pytest.approx(2.5, abs=0.05)
 
 
+@pytest.mark.parametrize("gain", [4.0, 8.0])
+@pytest.mark.parametrize("factor", [0.85, 1.15])
+def test_a_gain_fifteen_percent_wrong_costs_more_than_twice_the_error(gain, factor) -> None:
+    right, wrong = (np.mean([
+        float((measure(sweep(d, gain), told).diopters[:, 1][INNER] - d).abs().median())
+        for d in (0.6, 1.05, 1.55, 2.05)]) for told in (gain, factor * gain))
+    assert wrong > 2 * right, "why blur_gain.py checks it"
+
+
 def test_slices_of_other_brightness_change_nothing() -> None:
     light = sweep(1.2, 4.0)
     gains = torch.tensor([0.8, 1.0, 1.3, 0.9, 1.1])[None, :, None, None]
