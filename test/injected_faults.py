@@ -25,6 +25,7 @@ from depth_fusion_ros.ros.environment import (
 ensure_ros_environment()
 
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy  # noqa: E402
+from ros_camera import Camera  # noqa: E402
 from ros_helpers import (  # noqa: E402
     DEPTH,
     DP_INFO,
@@ -34,7 +35,6 @@ from ros_helpers import (  # noqa: E402
     RGB,
     RIGHT,
     Bench,
-    Camera,
 )
 from sensor_msgs.msg import CameraInfo, Image  # noqa: E402
 
