@@ -204,16 +204,32 @@ def test_scatter_is_the_deviation_of_what_is_known_and_of_nothing_else() -> None
     assert float(scatter(values, ~torch.ones_like(known), 7).max()) == 0.0
 
 
+def patches(diopters: tuple[float, ...], gain: float, side: int = 8) -> Tensor:
+    """What lasting noise on a blank wall looks like: here and there texture, of any depth."""
+    walls = torch.cat([sweep(d, gain, seed=n) for n, d in enumerate(diopters)])
+    pick = torch.randint(len(walls), (HEIGHT // side, WIDTH // side),
+                         generator=torch.Generator().manual_seed(3))
+    pick = pick.repeat_interleave(side, 0).repeat_interleave(side, 1)
+    rows, columns = torch.arange(HEIGHT)[:, None], torch.arange(WIDTH)
+    return torch.stack([walls[pick, n, rows, columns] for n in range(len(FOCUS))])[None]
+
+
 def test_answers_that_vary_from_place_to_place_are_not_believed_as_they_claim() -> None:
-    # What lasting noise on a blank wall looks like: here and there texture, of any depth.
-    walls = torch.cat([sweep(diopters, 4.0, seed=n)
-                       for n, diopters in enumerate((0.6, 1.2, 1.8, 2.2))])
-    pick = torch.randint(4, (HEIGHT // 8, WIDTH // 8), generator=torch.Generator().manual_seed(3))
-    pick = pick.repeat_interleave(8, 0).repeat_interleave(8, 1)
-    patches = torch.stack([walls[pick, n, torch.arange(HEIGHT)[:, None], torch.arange(WIDTH)]
-                           for n in range(len(FOCUS))])[None]
-    of_patches, of_wall = measure(patches, 4.0), measure(walls[1:2], 4.0)
+    of_patches = measure(patches((0.6, 1.2, 1.8, 2.2), 4.0), 4.0)
+    of_wall = measure(sweep(1.2, 4.0), 4.0)
     claimed, sure = (e.moments[:, 0][INNER].mean() for e in (of_patches, of_wall))
     assert float(claimed) < 0.05 * float(sure)
     sigma = of_patches.sigma_diopters[:, :1][of_patches.known[:, :1]]
     assert float(sigma.median()) > 0.1 * float(FOCUS[-1] - FOCUS[0])
+
+
+def test_what_is_no_surer_than_a_guess_over_the_sweep_is_not_called_measured() -> None:
+    volume = FocusVolume().eval()
+    shares = []
+    for light in (patches((0.5, 2.3), 4.0), sweep(1.2, 4.0)):
+        stack = torch.from_numpy(encoded(light)).permute(0, 3, 1, 2)[None] / 255.0
+        with torch.inference_mode():
+            output = volume.forward_full(stack, FOCUS[None], torch.tensor([4.0]))
+        shares.append(float(torch.isfinite(output.measured[..., 20:-20, 20:-20]).float().mean()))
+    # Of two depths, neighbouring patches have the same here and there.
+    assert shares[0] < 0.3 and shares[1] > 0.99

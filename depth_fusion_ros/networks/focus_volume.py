@@ -30,6 +30,8 @@ from depth_fusion_ros.networks.focus_evidence import FocusEvidence, focus_eviden
 LUMINANCE = (0.299, 0.587, 0.114)
 MIN_SLICES = 2
 SIGMA_FLOOR_DIOPTERS = 1e-3
+GUESS_SHARE = 12**-0.5
+"""σ of a depth drawn from anywhere in the sweep's range, as a share of it."""
 
 
 @dataclass(frozen=True)
@@ -222,19 +224,27 @@ class FocusVolume(nn.Module):
         views = x.unflatten(0, (batch, count))
         diopters, sigma = self.choice(torch.cat([views.mean(1), views.amax(1)], 1), stack,
                                       focus_diopters, evidence, of_lens, *pairs[-1])
-        return FocusVolumeOutput(diopters, sigma, pairs, probability, measured(evidence, of_lens))
+        range_ = focus_diopters[:, -1] - focus_diopters[:, 0]
+        return FocusVolumeOutput(diopters, sigma, pairs, probability,
+                                 measured(evidence, of_lens, range_))
 
 
-def measured(evidence: FocusEvidence, of_lens: DefocusEvidence | None) -> Tensor:
-    """The surest peak of each pixel, (B, 1, H, W) dioptres; NaN where none stands out."""
+def measured(evidence: FocusEvidence, of_lens: DefocusEvidence | None, range_diopters: Tensor
+             ) -> Tensor:
+    """The surest peak of each pixel, (B, 1, H, W) dioptres; NaN where none stands out.
+
+    One whose σ, with what its neighbours scatter, is `GUESS_SHARE` of the sweep's range (B,) or
+    more is no measurement: noise says another depth a few pixels on.
+    """
     peaks: list[FocusEvidence | DefocusEvidence] = [evidence]
     if of_lens is not None:
         peaks.append(of_lens)
     known = torch.cat([e.known for e in peaks], 1)
     sigmas = torch.cat([e.sigma_diopters for e in peaks], 1).masked_fill(~known, torch.inf)
     surest, index = sigmas.min(1, keepdim=True)
+    unsure = surest >= GUESS_SHARE * range_diopters[:, None, None, None]
     found = torch.cat([e.diopters for e in peaks], 1).gather(1, index)
-    return F.interpolate(found.masked_fill(torch.isinf(surest), torch.nan), scale_factor=2.0)
+    return F.interpolate(found.masked_fill(unsure, torch.nan), scale_factor=2.0)
 
 
 def _evidence_of_lens(stack: Tensor, focus: Tensor, blur_gain_px_m: Tensor | None
