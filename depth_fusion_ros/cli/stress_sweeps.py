@@ -47,7 +47,7 @@ def stress_sweeps_command(
     breathing: Annotated[str, typer.Option(
         help="Comma-separated: growth of fx per dioptre.")] = "0.04",
     rooms: Annotated[int, typer.Option(
-        help="Simulated rooms in which breathing is rendered, 5 slices each.")] = 12,
+        min=0, help="Simulated rooms in which breathing is rendered, 5 slices each.")] = 12,
     threads: Annotated[int, typer.Option(help="CPU threads, 0 = all.")] = 0,
     out: Annotated[Path, typer.Option(help="Folder for stress.json.")] = Path(
         "runs/stress_sweeps"),
