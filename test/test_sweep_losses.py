@@ -12,7 +12,8 @@ from depth_fusion_ros.networks.registry import build
 from depth_fusion_ros.networks.sweep_depth import SweepDepth
 from depth_fusion_ros.training.config import LossSection
 from depth_fusion_ros.training.objective import SealedBatch
-from depth_fusion_ros.training.sweep_data import SweepBatch, SweepCache, make_sweep_batch
+from depth_fusion_ros.training.sweep_data import SweepCache
+from depth_fusion_ros.training.sweep_exposure import SweepBatch, make_sweep_batch
 from depth_fusion_ros.training.tasks import make_objective
 
 

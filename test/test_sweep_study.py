@@ -23,7 +23,8 @@ from depth_fusion_ros.evaluation.study import load_study, runs
 from depth_fusion_ros.evaluation.sweep_benchmark import open_sweep_method
 from depth_fusion_ros.evaluation.sweep_samples import held_out_sweeps
 from depth_fusion_ros.training.config import ConfigError
-from depth_fusion_ros.training.sweep_data import MIN_SLICES, SweepCache, SweepCacheConfig
+from depth_fusion_ros.training.sweep_data import SweepCache, SweepCacheConfig
+from depth_fusion_ros.training.sweep_exposure import MIN_SLICES
 
 ROOT = Path(__file__).resolve().parent.parent
 ENTRIES: list[dict[str, Any]] = [

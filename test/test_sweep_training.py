@@ -18,12 +18,8 @@ from depth_fusion_ros.training.config import ConfigError, LossSection, load_conf
 from depth_fusion_ros.training.objective import SealedBatch
 from depth_fusion_ros.training.parallel import start_processes
 from depth_fusion_ros.training.stages import copy_common, train
-from depth_fusion_ros.training.sweep_data import (
-    SweepCache,
-    SweepCacheConfig,
-    focus_positions,
-    make_sweep_batch,
-)
+from depth_fusion_ros.training.sweep_data import SweepCache, SweepCacheConfig, focus_positions
+from depth_fusion_ros.training.sweep_exposure import make_sweep_batch
 from depth_fusion_ros.training.sweep_objective import SweepObjective
 from depth_fusion_ros.training.tasks import make_objective, measure_held_out
 

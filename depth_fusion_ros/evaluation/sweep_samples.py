@@ -22,7 +22,8 @@ from depth_fusion_ros.estimation.postprocess import TEXTURE_ENERGY_MIN, texture_
 from depth_fusion_ros.evaluation.metrics import depth_edges
 from depth_fusion_ros.evaluation.samples import LENS_GROUPS, NOISE, SMOOTH_REACH_PX
 from depth_fusion_ros.simulation.sensor import GREY_WEIGHTS, srgb_decode, srgb_encode
-from depth_fusion_ros.training.sweep_data import SweepCache, make_sweep_batch
+from depth_fusion_ros.training.sweep_data import SweepCache
+from depth_fusion_ros.training.sweep_exposure import make_sweep_batch
 
 MIN_SLICES = 2
 

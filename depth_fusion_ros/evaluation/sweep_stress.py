@@ -113,7 +113,7 @@ def breathing_cases(scenes: int, breathing_per_diopter: float, noise: str = "cle
         ends = np.nanquantile(depth, [0.02, 0.98]).astype(np.float32)
         near, far = (one * float(end) for end in ends)
         rig = with_blur(rig, near, far, generator)
-        focus = focus_positions(near, far, slices, generator)[0].numpy()
+        focus = focus_positions(near, far, slices, generator, metric_share=0)[0].numpy()
         patterns = [aperture_pattern(APERTURE_SAMPLES, generator) for _ in focus]
         gain = float(rig.blur_gain_px_m[0])
         pair: list[SweepSample] = []

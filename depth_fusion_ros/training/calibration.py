@@ -16,7 +16,7 @@ from depth_fusion_ros.networks.sweep_depth import SweepDepth
 from depth_fusion_ros.training.config import TrainingConfig
 from depth_fusion_ros.training.datasets import SceneCache, SceneCacheConfig, make_batch
 from depth_fusion_ros.training.sources import held_out_sweep_cache
-from depth_fusion_ros.training.sweep_data import MIN_SLICES, make_sweep_batch
+from depth_fusion_ros.training.sweep_exposure import MIN_SLICES, make_sweep_batch
 
 EXPOSURES = 2
 BATCH, SWEEP_BATCH = 16, 4

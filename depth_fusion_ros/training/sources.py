@@ -25,12 +25,8 @@ from depth_fusion_ros.training.dcdp import DcdpFolder
 from depth_fusion_ros.training.folders import PlainFolder
 from depth_fusion_ros.training.google_dual_pixel import GoogleDualPixelFolder
 from depth_fusion_ros.training.rendered_source import RenderedSource, Report
-from depth_fusion_ros.training.sweep_data import (
-    SweepBatch,
-    SweepCache,
-    SweepCacheConfig,
-    make_sweep_batch,
-)
+from depth_fusion_ros.training.sweep_data import SweepCache, SweepCacheConfig
+from depth_fusion_ros.training.sweep_exposure import SweepBatch, make_sweep_batch
 
 HELD_OUT_BATCH = 16
 HELD_OUT_SLICES = 5

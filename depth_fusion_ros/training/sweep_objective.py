@@ -29,7 +29,7 @@ from depth_fusion_ros.training.silog_losses import (
     multi_scale_gradient_loss,
     silog_loss,
 )
-from depth_fusion_ros.training.sweep_data import SweepBatch
+from depth_fusion_ros.training.sweep_exposure import SweepBatch
 
 Pairs = list[tuple[Tensor, Tensor]]
 LOG_LAPLACE_SIGMA = math.log(2) / 2
