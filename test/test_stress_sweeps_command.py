@@ -12,7 +12,11 @@ from sweep_scenes import write_raytraced
 from typer.testing import CliRunner
 
 from depth_fusion_ros.cli.main import app
-from depth_fusion_ros.evaluation.sweep_stress import StressScore, breathing_cases
+from depth_fusion_ros.evaluation.sweep_stress import (
+    NEAREST_FOCUS_M,
+    StressScore,
+    breathing_cases,
+)
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +70,29 @@ def test_breathing_is_rendered_and_its_truth_is_that_of_the_farthest_focus() -> 
     assert np.array_equal(pairs[0][0].image.image, pairs[0][1].image.image)
     assert not np.array_equal(pairs[-1][0].image.image, pairs[-1][1].image.image)
     assert np.array_equal(case.depth_m, case.twin.depth_m)
+
+
+def test_lenses_are_not_focused_nearer_than_lenses_go() -> None:
+    for case in breathing_cases(8, 0.04, width_px=64, height_px=48):
+        focus = np.asarray(case.frame.sweep.focus_diopters)
+        assert (np.diff(focus) > 0).all() and focus[0] > 0
+        assert focus[-1] <= 1 / NEAREST_FOCUS_M + 1e-5
+
+
+def test_what_was_measured_is_kept_when_a_later_set_cannot_be(
+    raytraced: Path, tmp_path: Path
+) -> None:
+    result = CliRunner().invoke(app, [
+        "stress-sweeps", "--raytraced", str(raytraced), "--slices", "5", "--drift", "1,40",
+        "--rooms", "0", "--threads", "1", "--out", str(tmp_path)])
+    assert result.exit_code == 2, result.output
+    assert "drift of 40 px" in " ".join(result.output.split())
+    kept = json.loads((tmp_path / "stress.json").read_text())["stress"]
+    assert list(kept) == ["drift 1 px/slice, clean"]
+    row = kept["drift 1 px/slice, clean"]["closed_form"]
+    for shown in (f"{row['abs_rel']:.4f}", f"{row['cost']:+.1%}", f"{row['motion_px']:.1f}"):
+        assert shown in result.output, "on the 80 columns of no terminal nothing is cut"
+    assert "…" not in result.output
 
 
 def test_a_row_of_nothing_is_all_unknown() -> None:

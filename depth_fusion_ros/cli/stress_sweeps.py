@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich import box
 from rich.table import Table
 
 from depth_fusion_ros.cli.console import (
@@ -30,8 +31,8 @@ if TYPE_CHECKING:
 
 _SEED = 0
 _COLUMNS = {"twin_abs_rel": "without", "abs_rel": "with", "cost": "cost", "coverage": "left",
-            "rejected": "no depth", "motion_px": "px", "blank_guessed": "guess",
-            "blank_sigma_ratio": "σ ratio"}
+            "rejected": "none", "motion_px": "px", "blank_guessed": "guess",
+            "blank_sigma_ratio": "σ ×"}
 _SHARES = ("cost", "coverage", "rejected", "blank_guessed")
 
 
@@ -96,6 +97,14 @@ def stress_sweeps_command(
                     twin = estimator.estimate(case.twin.frame) if case.twin else None
                     scores[method].add(case, estimator.estimate(case.frame), twin)
         sets[name] = {method: score.row() for method, score in scores.items()}
+        # After each set: what was measured is kept whatever becomes of the next one.
+        results = without_nan({
+            "stress": sets, "record": run_record(
+                "depth-fusion stress-sweeps", options, seeds={"sensor noise": _SEED},
+                wall_time_s=time.perf_counter() - started)})
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "stress.json").write_text(
+            json.dumps(results, indent=1, ensure_ascii=False) + "\n")
 
     samples = partial(raytraced_sweeps, raytraced, slices=slices, seed=_SEED)
     try:
@@ -106,30 +115,31 @@ def stress_sweeps_command(
         for level in levels:
             scored(f"blank half, {level}", blank_cases(samples(noise="clean"), level, _SEED))
     except ValueError as error:
+        if sets:
+            _show(raytraced.name, sets, out)
         fail(str(error), EXIT_UNUSABLE)
-    results = without_nan({
-        "stress": sets, "record": run_record(
-            "depth-fusion stress-sweeps", options, seeds={"sensor noise": _SEED},
-            wall_time_s=time.perf_counter() - started)})
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "stress.json").write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
-    console.print(_table(raytraced.name, results["stress"]))
+    _show(raytraced.name, sets, out)
+
+
+def _show(folder: str, sets: dict[str, Any], out: Path) -> None:
+    console.print(_table(folder, without_nan(sets)))
     console.print(f"written: {out / 'stress.json'}", soft_wrap=True)
 
 
 def _table(folder: str, sets: dict[str, Any]) -> Table:
     table = Table(title=f"Focus sweeps under stress: drift and blank half on {folder} (ray-traced),"
                         " breathing in simulated rooms", title_justify="left",
-                  caption="AbsRel without and with it, its cost, pixels left; px: motion found; "
-                          "guess: part of the wall labelled as not measured; σ ratio: median σ "
-                          "there / elsewhere, dioptres", caption_justify="left")
-    table.add_column("disturbance", no_wrap=True)
-    table.add_column("method", no_wrap=True)
-    for heading in ("scenes", *_COLUMNS.values()):
+                  caption="n: sweeps; AbsRel without and with it, its cost, pixels left; none: "
+                          "sweeps without depth; px: motion found; guess: part of the wall "
+                          "labelled as not measured; σ ×: median σ there / elsewhere, dioptres",
+                  caption_justify="left", box=box.SIMPLE, padding=(0, 1, 0, 0))
+    table.add_column("disturbance\n  method")
+    for heading in ("n", *_COLUMNS.values()):
         table.add_column(heading, justify="right", no_wrap=True)
     for name, rows in sets.items():
+        table.add_row(name)
         for method, row in rows.items():
-            table.add_row(name, Path(method).stem, f"{row['scenes']:.0f}",
+            table.add_row(f"  {Path(method).stem}", f"{row['scenes']:.0f}",
                           *(_cell(key, row.get(key)) for key in _COLUMNS))
         table.add_section()
     return table
