@@ -34,7 +34,7 @@ from depth_fusion_ros.ros.environment import (
 if problem := ros_problem():
     pytest.skip(problem, allow_module_level=True)
 
-pytestmark = pytest.mark.ros
+pytestmark = [pytest.mark.ros, pytest.mark.alone]
 COMMAND = [sys.executable, "-m", "depth_fusion_ros.cli.main"]
 
 

@@ -144,6 +144,7 @@ def test_bag_info_lists_topics_and_a_broken_bag_ends_with_a_sentence(tmp_path: P
 
 @needs_ros
 @pytest.mark.ros
+@pytest.mark.alone
 def test_bag_play_counts_what_it_published(tmp_path: Path) -> None:
     write_small_bag(tmp_path / "bag")
     done = run("bag", "play", str(tmp_path / "bag"), "--rate", "5")
@@ -155,6 +156,7 @@ def test_bag_play_counts_what_it_published(tmp_path: Path) -> None:
 
 @needs_ros
 @pytest.mark.ros
+@pytest.mark.alone
 def test_doctor_finds_ros_our_messages_and_large_messages_arriving() -> None:
     done = run("doctor")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -166,6 +168,7 @@ def test_doctor_finds_ros_our_messages_and_large_messages_arriving() -> None:
 
 @needs_ros
 @pytest.mark.ros
+@pytest.mark.alone
 @pytest.mark.skipif(
     os.environ.get("RMW_IMPLEMENTATION", "rmw_fastrtps_cpp") != "rmw_fastrtps_cpp",
     reason="only Fast DDS has this default",
@@ -202,6 +205,7 @@ def demo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @needs_ros
 @pytest.mark.ros
+@pytest.mark.alone
 def test_the_demo_accounts_for_every_set_and_leaves_picture_report_and_bag(
     demo_folder: Path,
 ) -> None:
@@ -220,6 +224,7 @@ def test_the_demo_accounts_for_every_set_and_leaves_picture_report_and_bag(
 
 @needs_ros
 @pytest.mark.ros
+@pytest.mark.alone
 def test_an_overloaded_node_drops_sets_with_a_cause_and_all_are_accounted_for(
     demo_folder: Path,
 ) -> None:
@@ -235,6 +240,7 @@ def test_an_overloaded_node_drops_sets_with_a_cause_and_all_are_accounted_for(
 
 @needs_ros
 @pytest.mark.ros
+@pytest.mark.alone
 def test_a_terminated_demo_takes_its_node_with_it(demo_folder: Path) -> None:
     with slow_demo(demo_folder) as (demo, node):
         demo.terminate()
@@ -244,6 +250,7 @@ def test_a_terminated_demo_takes_its_node_with_it(demo_folder: Path) -> None:
 
 @needs_ros
 @pytest.mark.ros
+@pytest.mark.alone
 def test_a_node_that_dies_while_the_bag_plays_ends_the_demo_with_its_log(
     demo_folder: Path,
 ) -> None:

@@ -61,6 +61,7 @@ def test_a_simulated_sweep_bag_has_what_was_planned_and_is_taken_only_for_its_pl
 
 @needs_ros
 @pytest.mark.ros
+@pytest.mark.alone
 def test_the_demo_gives_one_depth_per_sweep_and_accounts_for_every_slice(folder: Path) -> None:
     done = demo("--path", "focus_sweep", "--out", str(folder), "--process-all", *SMALL)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -81,6 +82,7 @@ def test_the_demo_gives_one_depth_per_sweep_and_accounts_for_every_slice(folder:
 
 @needs_ros
 @pytest.mark.ros
+@pytest.mark.alone
 def test_a_node_that_refuses_its_model_fails_the_demo_with_the_reason(folder: Path) -> None:
     done = demo("--path", "focus_sweep", "--out", str(folder), "--sweep-model", "difuse_net_s",
                 *SMALL)

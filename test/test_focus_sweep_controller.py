@@ -34,7 +34,7 @@ from depth_fusion_ros.msg import LensState
 from depth_fusion_ros.ros.lens_parameter_tables import FOCUS_SWEEP_CONTROLLER
 from depth_fusion_ros.ros.outputs import ns_to_stamp
 
-pytestmark = pytest.mark.ros
+pytestmark = [pytest.mark.ros, pytest.mark.alone]
 
 
 class FakeCamera:

@@ -34,7 +34,7 @@ from depth_fusion_ros.estimation.sweep_slices import SliceImage, SliceLens
 from depth_fusion_ros.msg import LensState
 from depth_fusion_ros.ros.messages import image_to_array, image_to_rgb, stamp_to_ns
 
-pytestmark = pytest.mark.ros
+pytestmark = [pytest.mark.ros, pytest.mark.alone]
 POSITIONS = uniform_positions(0.5, 2.3, 4)
 TOLERANCE = 0.03
 # The hysteresis is well beyond the tolerance: without corrections no slice would be in focus.

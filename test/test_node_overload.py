@@ -14,7 +14,7 @@ from ros_helpers import DEPTH, REPORT, Bench, balanced
 
 from depth_fusion_ros.ros.messages import image_to_array
 
-pytestmark = pytest.mark.ros
+pytestmark = [pytest.mark.ros, pytest.mark.alone]
 
 
 def test_steps_are_taken_shown_counted_forbidden_and_taken_back() -> None:

@@ -22,7 +22,7 @@ from depth_fusion_ros.msg import FrameReport
 from depth_fusion_ros.ros.messages import image_to_array, stamp_to_ns
 from depth_fusion_ros.ros.outputs import ns_to_stamp
 
-pytestmark = pytest.mark.ros
+pytestmark = [pytest.mark.ros, pytest.mark.alone]
 
 
 def test_without_any_lens_only_relative_depth_is_published_and_diagnostics_say_why():

@@ -17,7 +17,7 @@ if problem := ros_problem():
 
 from ros_helpers import PATIENCE_S, REPORT, Bench
 
-pytestmark = pytest.mark.ros
+pytestmark = [pytest.mark.ros, pytest.mark.alone]
 TOPICS = ("/camera/points/obstacles", "/camera/points/clearing")
 BUDGET_BYTES = 450_000
 """Of each cloud: two of them exceed the stock segment, which loses most pairs."""

@@ -24,7 +24,7 @@ from depth_fusion_ros.ros.messages import (
     stamp_to_ns,
 )
 
-pytestmark = pytest.mark.ros
+pytestmark = [pytest.mark.ros, pytest.mark.alone]
 SMALL = ("width_px:=96", "height_px:=64", "frames:=2", "frames_per_scene:=2", "rate_hz:=5.0")
 
 

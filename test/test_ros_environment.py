@@ -75,6 +75,22 @@ def test_the_domain_is_in_the_safe_range_and_differs_between_runs() -> None:
     assert all(1 <= d <= 101 for d in domains) and len(domains) > 1
 
 
+def test_who_asks_at_the_same_time_gets_another_domain_and_old_claims_are_given_up() -> None:
+    code = ("from depth_fusion_ros.ros.environment import free_domain_id; import sys;"
+            "print(free_domain_id(1), flush=True); sys.stdin.read()")
+    asking = [subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE,
+                               stdout=subprocess.PIPE, text=True) for _ in range(4)]
+    try:
+        given = [int(process.stdout.readline()) for process in asking if process.stdout]
+    finally:
+        for process in asking:
+            process.communicate()
+    assert len(set(given)) == 4, "the same order of search, and no two the same"
+    here = [free_domain_id(1) for _ in range(150)]
+    assert len(set(here[:8])) == 8
+    assert len(set(here)) < 20, "claims do not pile up until every domain is taken"
+
+
 def test_a_missing_file_lists_where_it_was_looked_for() -> None:
     assert share_file(DDS_PROFILE).name == "fastdds_large_data.xml"
     with pytest.raises(FileNotFoundError, match="install the package"):

@@ -17,6 +17,7 @@ import random
 import socket
 import sys
 import sysconfig
+from collections import deque
 from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 
@@ -24,6 +25,8 @@ PACKAGE_NAME = "depth_fusion_ros"
 DDS_PROFILE = "config/dds/fastdds_large_data.xml"
 _REEXEC_GUARD = "_DEPTH_FUSION_ROS_ENVIRONMENT_READY"
 _HIGHEST_SAFE_DOMAIN = 101  # above, UDP ports reach Linux's ephemeral range
+_claims: deque[socket.socket] = deque(maxlen=8)
+"""Domains this process was given last; an older one is in use by now, or was given up."""
 
 
 def child_environment(
@@ -137,8 +140,9 @@ def share_file(relative_path: str) -> Path:
 def free_domain_id(seed: int | None = None) -> int:
     """Return a ROS domain (1..101) that nobody uses on this host as far as can be seen.
 
-    Looked at are the UDP discovery port of the domain and Fast DDS's shared-memory ports. Two
-    callers at the same instant can still choose alike; the random start makes that unlikely.
+    Looked at are the UDP discovery port of the domain and Fast DDS's shared-memory ports. Between
+    this answer and the first participant seconds may pass, so the domain is claimed as well (an
+    abstract Unix socket, Linux): another process that asks meanwhile gets another one.
 
     Raises:
         RuntimeError: every domain is taken.
@@ -146,12 +150,26 @@ def free_domain_id(seed: int | None = None) -> int:
     domains = list(range(1, _HIGHEST_SAFE_DOMAIN + 1))
     random.Random(seed).shuffle(domains)
     for domain in domains:
-        if _domain_is_free(domain):
+        if _domain_is_free(domain) and _claim(domain):
             return domain
     raise RuntimeError(
         f"ROS domains 1 to {_HIGHEST_SAFE_DOMAIN} are all in use on this host: set ROS_DOMAIN_ID, "
         "or remove stale files /dev/shm/fastrtps_*"
     )
+
+
+def _claim(domain: int) -> bool:
+    """False if this or another process was given the domain a moment ago."""
+    claim = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    try:
+        claim.bind(f"\0{PACKAGE_NAME}_domain_{domain}")
+    except OSError:
+        claim.close()
+        return False
+    if len(_claims) == _claims.maxlen:
+        _claims.popleft().close()
+    _claims.append(claim)
+    return True
 
 
 def _domain_is_free(domain: int) -> bool:
