@@ -90,5 +90,9 @@ def test_a_node_that_stays_inactive_is_reported_with_its_state(
     process = NodeProcess(
         "dual_pixel_depth", arguments, log_path=log, environment=child_environment()
     )
-    with process, pytest.raises(NodeFailure, match=r"not active after .* \(state: unconf"):
-        process.wait_active(node, timeout_s=12.0)
+    with process:
+        deadline = time.monotonic() + 60
+        while "dual_pixel_depth" not in node.get_node_names() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        with pytest.raises(NodeFailure, match=r"not active after .* \(state: unconf"):
+            process.wait_active(node, timeout_s=4.0)
