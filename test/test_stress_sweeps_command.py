@@ -77,6 +77,7 @@ def test_lenses_are_not_focused_nearer_than_lenses_go() -> None:
         focus = np.asarray(case.frame.sweep.focus_diopters)
         assert (np.diff(focus) > 0).all() and focus[0] > 0
         assert focus[-1] <= 1 / NEAREST_FOCUS_M + 1e-5
+        assert np.nanmin(case.depth_m) >= NEAREST_FOCUS_M, "and nothing lies where they cannot"
 
 
 def test_what_was_measured_is_kept_when_a_later_set_cannot_be(

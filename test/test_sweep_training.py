@@ -51,6 +51,13 @@ def test_a_batch_repeats_by_its_seed_and_holds_rising_focus(cache: SweepCache) -
     assert torch.allclose(first.inverse_depth_diopters[:, 0, 0, 0], truth)
 
 
+def test_an_even_choice_of_slices_has_both_ends_and_no_gap_twice_another(cache: SweepCache) -> None:
+    batch = make_sweep_batch(cache, torch.arange(3), torch.Generator().manual_seed(0), slices=3,
+                             even=True)
+    every = torch.from_numpy(cache.focus[:3])
+    assert torch.equal(batch.focus_diopters, every[:, [0, 2, 4]])
+
+
 def test_positions_rise_and_cover_about_the_scene() -> None:
     near, far = torch.full((200,), 0.5), torch.full((200,), 4.0)
     focus = focus_positions(near, far, 8, torch.Generator().manual_seed(0))

@@ -14,6 +14,7 @@ than any training's. A blank wall is painted over the left half of ray-traced sl
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
@@ -39,10 +40,9 @@ SCORED = FocusSweepOptions(min_depth_m=0.15, max_depth_m=20.0, max_sigma_ratio=1
 PERIOD_NS = 100_000_000
 ROOM_SEED = 700_001
 NEAREST_FOCUS_M = 0.2
-"""Closest focus of the simulated lenses; the ray-traced sweeps reach to 0.21 m. A room may have
-something at a few centimetres, where no such lens goes: at 4 % per dioptre it would enlarge
-threefold."""
-FARTHEST_M = 25.0
+"""Closest focus of the simulated lenses; the ray-traced sweeps reach to 0.21 m. A random room may
+have something at a few centimetres: there no such lens focuses, and at 4 % per dioptre it would
+enlarge threefold."""
 APERTURE_SAMPLES = 64
 WALL_SRGB = np.array([118, 121, 124], np.uint8)
 GUESSES = (Provenance.PRIOR_ONLY, Provenance.TEXTURELESS, Provenance.NONE)
@@ -102,11 +102,17 @@ def blank_cases(samples: Iterable[SweepSample], noise: str, seed: int = 0
 def breathing_cases(scenes: int, breathing_per_diopter: float, noise: str = "clean",
                     slices: int = 5, width_px: int = 320, height_px: int = 240, seed: int = 0
                     ) -> Iterator[StressCase]:
-    """Simulated rooms through a lens whose fx(D) grows with focus, told by each camera_info."""
+    """Simulated rooms through a lens whose fx(D) grows with focus, told by each camera_info.
+
+    Rooms with something nearer than `NEAREST_FOCUS_M` are passed over.
+    """
     generator = torch.Generator().manual_seed(ROOM_SEED + seed)
     atlas = make_atlas(32, generator)
     one = torch.ones(1)
-    for number in range(scenes):
+    found = 0
+    for number in itertools.count():
+        if found == scenes:
+            return
         near_m = float(torch.exp(torch.rand(1, generator=generator) * 1.2 - 1.2))
         far_m = near_m * float(2.0 + 3.5 * torch.rand(1, generator=generator))
         fx_px = float(width_px * (0.9 + 0.8 * torch.rand(1, generator=generator)))
@@ -115,8 +121,11 @@ def breathing_cases(scenes: int, breathing_per_diopter: float, noise: str = "cle
         scene = random_rooms(view, generator, atlas)
         rig = CameraBatch(one * 0, one * 0, one * fx_px, torch.zeros(1, 2), width_px, height_px)
         depth = render_depth(scene, rig)[0].numpy().astype(np.float32)
+        if float(np.nanmin(depth)) < NEAREST_FOCUS_M:
+            continue
+        found += 1
         ends = np.nanquantile(depth, [0.02, 0.98]).astype(np.float32)
-        near, far = (one * float(end) for end in ends.clip(NEAREST_FOCUS_M, FARTHEST_M))
+        near, far = (one * float(end) for end in ends)
         rig = with_blur(rig, near, far, generator)
         focus = focus_positions(near, far, slices, generator, metric_share=0)[0].numpy()
         focus *= min(1.0, 1 / (NEAREST_FOCUS_M * focus[-1]))

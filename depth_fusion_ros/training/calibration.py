@@ -32,7 +32,7 @@ def calibrate_sigma(network: Network, config: TrainingConfig, cache_root: Path
 
     Fitted over the pixels with truth of the validation scenes (simulated; never trained on), each
     exposed twice: of dual pixels on two sensors, of focus sweeps with the fewest and with all of
-    the slices. Px for dual pixels, dioptres for focus sweeps.
+    the slices, evenly spread as lenses are driven. Px for dual pixels, dioptres for focus sweeps.
 
     Raises:
         ValueError: the run has no simulated held-out scenes, or a loss that leaves nothing metric
@@ -79,7 +79,7 @@ def _held_out_sweeps(config: TrainingConfig, cache_root: Path) -> Iterator[_Case
         for slices in (MIN_SLICES, cache.config.slices):
             generator = torch.Generator().manual_seed(50_000 + 100 * start + slices)
             batch = make_sweep_batch(cache, torch.arange(start, start + SWEEP_BATCH), generator,
-                                     slices=slices)
+                                     slices=slices, even=True)
             yield (batch.inputs, batch.inverse_depth_diopters, batch.valid)
 
 

@@ -18,6 +18,7 @@ from depth_fusion_ros.simulation.sensor import srgb_encode
 from depth_fusion_ros.training.sweep_data import VALID_MAX_M, VALID_MIN_M, SweepCache
 
 MIN_SLICES = 4
+EVEN_SHARE = 0.5
 LIVELY_SHARE = 0.4
 """Of the sweeps: those in which camera or light are not still."""
 RESAMPLED_SHARE = 0.6
@@ -30,7 +31,7 @@ LEFT_OVER_PX, LEFT_OVER_SCALE = 0.4, 0.003
 """Most by which a slice is off after alignment."""
 PATTERN_NOISE = 0.012
 """Most by which pixels differ in gain, alike in every slice: the half of the sensors that do."""
-LASTING_NOISE = 0.008
+LASTING_NOISE = 0.006
 """Most noise, of full scale, that is alike in neighbouring slices: cameras that filter in time
 (alike from slice to slice), renderers that reuse their rays (alike for like focus; measured on two
 ray-traced sweeps: correlation 0.92 at 0.06 dioptres, 0.45 at 0.67, σ 1.1 to 1.5 of 255)."""
@@ -63,13 +64,15 @@ class SweepBatch:
 
 
 def make_sweep_batch(cache: SweepCache, indices: Tensor, generator: torch.Generator, *,
-                     device: str = "cpu", slices: int = 0, unknown_lens_share: float = 0.0
-                     ) -> SweepBatch:
+                     device: str = "cpu", slices: int = 0, even: bool | None = None,
+                     unknown_lens_share: float = 0.0) -> SweepBatch:
     """Expose cached sweeps.
 
     Args:
         cache: rendered. indices: of scenes. generator: same state, same batch.
         slices: how many of the cached positions, 0 = drawn between `MIN_SLICES` and all.
+        even: True = spread over all of them, as lenses are driven; False = any of them, so that
+            gaps and missing ends are met; None = drawn, True for `EVEN_SHARE`.
         unknown_lens_share: share of sweeps whose blur gain is hidden.
     """
     c, batch, rows = cache.config, len(indices), indices.numpy()
@@ -78,7 +81,10 @@ def make_sweep_batch(cache: SweepCache, indices: Tensor, generator: torch.Genera
         return low + (high - low) * torch.rand(batch, *shape, generator=generator)
 
     count = slices or int(torch.randint(MIN_SLICES, c.slices + 1, (1,), generator=generator))
-    chosen = torch.randperm(c.slices, generator=generator)[:count].sort().values
+    if even is None:
+        even = bool(torch.rand(1, generator=generator) < EVEN_SHARE)
+    chosen = (torch.linspace(0, c.slices - 1, count).round().long() if even
+              else torch.randperm(c.slices, generator=generator)[:count].sort().values)
     light = torch.from_numpy(cache.stack[rows][:, chosen.numpy()]).float()
     focus = torch.from_numpy(cache.focus[rows][:, chosen.numpy()])
     depth = torch.from_numpy(cache.depth[rows])[:, None]
