@@ -7,6 +7,7 @@ The cache holds the radiance of every slice, all at one magnification, and the t
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -60,6 +61,14 @@ class SweepCacheConfig:
         return cache_key("sweeps", self)
 
 
+def uniform_draws(batch: int, generator: torch.Generator) -> Callable[..., Tensor]:
+    """`uniform(low, high, *shape)`: numbers of shape (batch, *shape), the next of a generator."""
+    def uniform(low: float, high: float, *shape: int) -> Tensor:
+        return low + (high - low) * torch.rand(batch, *shape, generator=generator)
+
+    return uniform
+
+
 def focus_positions(near_m: Tensor, far_m: Tensor, slices: int, generator: torch.Generator, *,
                     metric_share: float = METRIC_SHARE) -> Tensor:
     """(B, slices) dioptres, rising: even with jitter, over about the range of what is seen.
@@ -71,10 +80,7 @@ def focus_positions(near_m: Tensor, far_m: Tensor, slices: int, generator: torch
     the sweeps behind it, so that what is beyond a sweep is seen in training, but not everywhere.
     """
     batch = len(near_m)
-
-    def uniform(low: float, high: float, *shape: int) -> Tensor:
-        return low + (high - low) * torch.rand(batch, *shape, generator=generator)
-
+    uniform = uniform_draws(batch, generator)
     low = (1 / far_m) * uniform(0.4, 1.1)
     short = uniform(0, 1) < SHORT_SHARE
     high = (1 / near_m) * torch.where(short, uniform(0.75, 0.95), uniform(0.95, 1.19))

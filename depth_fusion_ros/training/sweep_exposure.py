@@ -15,15 +15,22 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from depth_fusion_ros.simulation.sensor import srgb_encode
-from depth_fusion_ros.training.sweep_data import VALID_MAX_M, VALID_MIN_M, SweepCache
+from depth_fusion_ros.training.sweep_data import (
+    VALID_MAX_M,
+    VALID_MIN_M,
+    SweepCache,
+    uniform_draws,
+)
 
 MIN_SLICES = 4
 EVEN_SHARE = 0.5
+"""Of the batches: those whose slices are spread evenly over the cached ones."""
 LIVELY_SHARE = 0.4
 """Of the sweeps: those in which camera or light are not still."""
 RESAMPLED_SHARE = 0.6
 """Of the lively sweeps: those that breathe and drift by so much that they are resampled."""
 BREATHING_PER_DIOPTER = 0.06
+"""Most growth of the image with focus, either way."""
 MOST_BREATHING = 0.12
 """Of the image's size: lenses that breathe more are not used over such a range."""
 MOST_DRIFT_PX = 4.0
@@ -76,10 +83,7 @@ def make_sweep_batch(cache: SweepCache, indices: Tensor, generator: torch.Genera
         unknown_lens_share: share of sweeps whose blur gain is hidden.
     """
     c, batch, rows = cache.config, len(indices), indices.numpy()
-
-    def uniform(low: float, high: float, *shape: int) -> Tensor:
-        return low + (high - low) * torch.rand(batch, *shape, generator=generator)
-
+    uniform = uniform_draws(batch, generator)
     count = slices or int(torch.randint(MIN_SLICES, c.slices + 1, (1,), generator=generator))
     if even is None:
         even = bool(torch.rand(1, generator=generator) < EVEN_SHARE)
@@ -88,6 +92,31 @@ def make_sweep_batch(cache: SweepCache, indices: Tensor, generator: torch.Genera
     light = torch.from_numpy(cache.stack[rows][:, chosen.numpy()]).float()
     focus = torch.from_numpy(cache.focus[rows][:, chosen.numpy()])
     depth = torch.from_numpy(cache.depth[rows])[:, None]
+    stack = exposed(light, focus, generator)
+    stack = stack[:, :, torch.randperm(3, generator=generator)]
+    grey = (uniform(0, 1) < 0.15)[:, None, None, None, None]
+    stack = torch.where(grey, stack.mean(2, keepdim=True).expand_as(stack), stack)
+    inverse = 1 / depth
+    valid = (depth > VALID_MIN_M) & (depth < VALID_MAX_M)
+    mirrored = (uniform(0, 1) < 0.5)[:, None, None, None]
+    inverse, valid = (torch.where(mirrored, t.flip(-1), t) for t in (inverse, valid))
+    stack = torch.where(mirrored[:, None], stack.flip(-1), stack)
+    told = torch.from_numpy(cache.blur_gain[rows]) * torch.exp(
+        LENS_ERROR * torch.randn(batch, generator=generator))
+    told = told * (uniform(0, 1) >= unknown_lens_share)
+    return SweepBatch(*(t.contiguous().to(device) for t in (stack, focus, told, inverse, valid)))
+
+
+def exposed(light: Tensor, focus: Tensor, generator: torch.Generator) -> Tensor:
+    """Slices (B, N, 3, H, W), sRGB 0..1 in steps of 8 bits, of radiance of that shape, ≥ 0.
+
+    Light and exposure, the slice as it was taken with its noise, then what alignment makes of it.
+
+    Args:
+        focus: (B, N) dioptres, rising.
+    """
+    batch, count = focus.shape
+    uniform = uniform_draws(batch, generator)
     brightness = light.mean((1, 2, 3, 4), keepdim=True).clamp_min(0.02)
     exposure = torch.exp(uniform(math.log(0.35), math.log(1.5)))[:, None, None, None, None]
     lively = (uniform(0, 1) < LIVELY_SHARE).float()[:, None]
@@ -110,19 +139,7 @@ def make_sweep_batch(cache: SweepCache, indices: Tensor, generator: torch.Genera
     light = light + lasting * lasting_noise(light.shape, alike, generator)
     stack = (srgb_encode(light.clamp(0, 1)) * 255).round() / 255
     aligned = displaced(stack, *motion.undone)
-    stack = (aligned.clamp(0, 1) * 255).round() / 255
-    stack = stack[:, :, torch.randperm(3, generator=generator)]
-    grey = (uniform(0, 1) < 0.15)[:, None, None, None, None]
-    stack = torch.where(grey, stack.mean(2, keepdim=True).expand_as(stack), stack)
-    inverse = 1 / depth
-    valid = (depth > VALID_MIN_M) & (depth < VALID_MAX_M)
-    mirrored = (uniform(0, 1) < 0.5)[:, None, None, None]
-    inverse, valid = (torch.where(mirrored, t.flip(-1), t) for t in (inverse, valid))
-    stack = torch.where(mirrored[:, None], stack.flip(-1), stack)
-    told = torch.from_numpy(cache.blur_gain[rows]) * torch.exp(
-        LENS_ERROR * torch.randn(batch, generator=generator))
-    told = told * (uniform(0, 1) >= unknown_lens_share)
-    return SweepBatch(*(t.contiguous().to(device) for t in (stack, focus, told, inverse, valid)))
+    return (aligned.clamp(0, 1) * 255).round() / 255
 
 
 @dataclass(frozen=True)
@@ -149,10 +166,7 @@ def draw_motion(focus: Tensor, lively: Tensor, generator: torch.Generator) -> Mo
     too: the slice as it was taken, then brought back. One slice, the reference, stays as it is.
     """
     batch, count = focus.shape
-
-    def uniform(low: float, high: float, *shape: int) -> Tensor:
-        return low + (high - low) * torch.rand(batch, *shape, generator=generator)
-
+    uniform = uniform_draws(batch, generator)
     left_px = lively[..., None] * uniform(-LEFT_OVER_PX, LEFT_OVER_PX, count, 2)
     left_scale = 1 + lively * uniform(-LEFT_OVER_SCALE, LEFT_OVER_SCALE, count)
     resampled = lively * (uniform(0, 1, 1) < RESAMPLED_SHARE)
