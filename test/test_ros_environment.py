@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
@@ -89,6 +90,20 @@ def test_who_asks_at_the_same_time_gets_another_domain_and_old_claims_are_given_
     here = [free_domain_id(1) for _ in range(150)]
     assert len(set(here[:8])) == 8
     assert len(set(here)) < 20, "claims do not pile up until every domain is taken"
+
+
+def test_where_no_domain_can_be_claimed_one_is_given_all_the_same(
+    monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = socket.socket
+
+    def without_unix(family: int, *arguments: int) -> socket.socket:
+        if family == socket.AF_UNIX:
+            raise PermissionError(1, "Operation not permitted")
+        return whole(family, *arguments)
+
+    monkeypatch.setattr(socket, "socket", without_unix)
+    assert free_domain_id(1) == free_domain_id(1)
 
 
 def test_a_missing_file_lists_where_it_was_looked_for() -> None:

@@ -10,6 +10,7 @@ AMENT_PREFIX_PATH and its library folders to LD_LIBRARY_PATH. Imports no rclpy.
 
 from __future__ import annotations
 
+import errno
 import importlib
 import importlib.util
 import os
@@ -159,13 +160,19 @@ def free_domain_id(seed: int | None = None) -> int:
 
 
 def _claim(domain: int) -> bool:
-    """False if this or another process was given the domain a moment ago."""
-    claim = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    """False if this or another process was given the domain a moment ago.
+
+    Where such a socket cannot be made (no Linux, a sandbox) nothing is claimed and the answer True.
+    """
+    try:
+        claim = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    except OSError:
+        return True
     try:
         claim.bind(f"\0{PACKAGE_NAME}_domain_{domain}")
-    except OSError:
+    except OSError as error:
         claim.close()
-        return False
+        return error.errno != errno.EADDRINUSE
     if len(_claims) == _claims.maxlen:
         _claims.popleft().close()
     _claims.append(claim)
