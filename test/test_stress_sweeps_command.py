@@ -103,7 +103,8 @@ def test_a_row_of_nothing_is_all_unknown() -> None:
 
 @pytest.mark.parametrize(("option", "value", "said"), [
     ("--drift", "15", "leaves"), ("--methods", "nothing_like_it", "nothing_like_it"),
-    ("--noise", "foggy", "foggy"), ("--slices", "40", "slices"), ("--breathing", "much", "numbers"),
+    ("--noise", "foggy", "foggy"), ("--slices", "40", "slices"), ("--slices", "2", "--slices"),
+    ("--breathing", "much", "numbers"),
     ("--methods", ",", "names nothing"), ("--rooms", "-1", "--rooms")])
 def test_what_cannot_be_measured_is_refused_by_name(
     raytraced: Path, tmp_path: Path, option: str, value: str, said: str

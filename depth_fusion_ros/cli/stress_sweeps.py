@@ -40,7 +40,8 @@ def stress_sweeps_command(
     raytraced: Annotated[Path, typer.Option(help="Folder of ray-traced scenes (scene_*.npz).")],
     methods: Annotated[str, typer.Option(
         help="Comma-separated: closed_form, shipped names, model cards.")] = "closed_form",
-    slices: Annotated[int, typer.Option(help="How many of the stored slices are used.")] = 10,
+    slices: Annotated[int, typer.Option(
+        min=3, help="How many of the stored slices are used.")] = 10,
     noise: Annotated[str, typer.Option(
         help="Comma-separated noise levels: clean,good,indoor,dim.")] = "clean",
     drift: Annotated[str, typer.Option(
