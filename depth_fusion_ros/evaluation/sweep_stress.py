@@ -15,21 +15,27 @@ than any training's. A blank wall is painted over the left half of ray-traced sl
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from depth_fusion_ros.estimation.estimate import DepthEstimate, Intrinsics, Provenance
 from depth_fusion_ros.estimation.focus_sweep import FocusSweepOptions, SweepFrame
 from depth_fusion_ros.estimation.sweep_slices import SliceImage, SliceLens, Sweep, SweepSlice
 from depth_fusion_ros.evaluation.sweep_samples import SweepSample, with_noise
 from depth_fusion_ros.optics.thin_lens import breathing_scale
-from depth_fusion_ros.simulation.camera import CameraBatch, aperture_pattern, render_depth
+from depth_fusion_ros.simulation.camera import (
+    AperturePattern,
+    CameraBatch,
+    aperture_pattern,
+    render_depth,
+)
 from depth_fusion_ros.simulation.rooms import random_rooms
-from depth_fusion_ros.simulation.scenes import SceneView
+from depth_fusion_ros.simulation.scenes import SceneBatch, SceneView
 from depth_fusion_ros.simulation.sensor import srgb_encode
 from depth_fusion_ros.simulation.textures import make_atlas
 from depth_fusion_ros.training.sweep_data import focus_positions, render_full, with_blur
@@ -107,12 +113,60 @@ def breathing_cases(scenes: int, breathing_per_diopter: float, noise: str = "cle
     Rooms with something nearer than `NEAREST_FOCUS_M` are passed over.
     """
     generator = torch.Generator().manual_seed(ROOM_SEED + seed)
+    rooms = _rooms(generator, width_px, height_px)
+    for number, room, depth in itertools.islice(rooms, scenes):
+        one = torch.ones(1)
+        near, far = (one * float(end) for end in np.nanquantile(depth, [0.02, 0.98]))
+        room = replace(room, rig=with_blur(room.rig, near, far, generator))
+        focus = focus_positions(near, far, slices, generator, metric_share=0)[0].numpy()
+        focus *= min(1.0, 1 / (NEAREST_FOCUS_M * focus[-1]))
+        patterns = [aperture_pattern(APERTURE_SAMPLES, generator) for _ in focus]
+        # Both are exposed alike: a meter's other choice would be a second difference.
+        exposure = 0.0
+        pair: list[SweepSample] = []
+        for beta in (0.0, breathing_per_diopter):
+            scales = [breathing_scale(float(d), float(focus[0]), beta) for d in focus]
+            light = room.through(focus, scales, patterns)
+            exposure = exposure or 0.3 / max(0.02, float(light.mean()))
+            counts = srgb_encode((light * exposure).clamp(0, 1)).numpy() * 255
+            clean = np.asarray(np.round(counts), np.uint8)
+            nothing = np.zeros(depth.shape, bool)
+            fx_px = float(room.rig.focal_length_px[0])
+            pair.append(SweepSample(
+                f"room_{number:03d}", "simulated",
+                with_noise(clean, noise, np.random.default_rng([seed, number])), focus,
+                np.asarray([fx_px * scale for scale in scales], np.float32),
+                float(room.rig.blur_gain_px_m[0]), depth, nothing, nothing))
+        still = StressCase(pair[0].name, _frame(pair[0], pair[0].stack), depth)
+        yield StressCase(pair[1].name, _frame(pair[1], pair[1].stack), depth, still)
+
+
+@dataclass(frozen=True, eq=False)
+class _Room:
+    """A simulated room and the camera in it, of one picture."""
+
+    scene: SceneBatch
+    rig: CameraBatch
+
+    def through(self, focus_diopters: NDArray[np.float32], scales: Sequence[float],
+                patterns: Sequence[AperturePattern]) -> Tensor:
+        """(N, H, W, 3) linear light of slices whose focal length is `scales` of the camera's."""
+        fx_px = self.rig.focal_length_px
+        return torch.cat([
+            render_full(self.scene, replace(self.rig, focus_diopters=torch.ones(1) * float(d),
+                                            focal_length_px=fx_px * scale), pattern)
+            for d, scale, pattern in zip(focus_diopters, scales, patterns)])
+
+
+def _rooms(generator: torch.Generator, width_px: int, height_px: int
+           ) -> Iterator[tuple[int, _Room, NDArray[np.float32]]]:
+    """Rooms without end, each with its number and its (H, W) depth in metres.
+
+    Those with something nearer than `NEAREST_FOCUS_M` are left out, their numbers too.
+    """
     atlas = make_atlas(32, generator)
     one = torch.ones(1)
-    found = 0
     for number in itertools.count():
-        if found == scenes:
-            return
         near_m = float(torch.exp(torch.rand(1, generator=generator) * 1.2 - 1.2))
         far_m = near_m * float(2.0 + 3.5 * torch.rand(1, generator=generator))
         fx_px = float(width_px * (0.9 + 0.8 * torch.rand(1, generator=generator)))
@@ -121,35 +175,8 @@ def breathing_cases(scenes: int, breathing_per_diopter: float, noise: str = "cle
         scene = random_rooms(view, generator, atlas)
         rig = CameraBatch(one * 0, one * 0, one * fx_px, torch.zeros(1, 2), width_px, height_px)
         depth = render_depth(scene, rig)[0].numpy().astype(np.float32)
-        if float(np.nanmin(depth)) < NEAREST_FOCUS_M:
-            continue
-        found += 1
-        ends = np.nanquantile(depth, [0.02, 0.98]).astype(np.float32)
-        near, far = (one * float(end) for end in ends)
-        rig = with_blur(rig, near, far, generator)
-        focus = focus_positions(near, far, slices, generator, metric_share=0)[0].numpy()
-        focus *= min(1.0, 1 / (NEAREST_FOCUS_M * focus[-1]))
-        patterns = [aperture_pattern(APERTURE_SAMPLES, generator) for _ in focus]
-        gain = float(rig.blur_gain_px_m[0])
-        pair: list[SweepSample] = []
-        exposure = 0.0
-        for beta in (0.0, breathing_per_diopter):
-            scales = [breathing_scale(float(d), float(focus[0]), beta) for d in focus]
-            light = torch.cat([render_full(
-                scene, replace(rig, focus_diopters=one * float(d),
-                               focal_length_px=one * fx_px * scale), pattern)
-                for d, scale, pattern in zip(focus, scales, patterns)])
-            exposure = exposure or 0.3 / max(0.02, float(light.mean()))
-            counts = srgb_encode((light * exposure).clamp(0, 1)).numpy() * 255
-            clean = np.asarray(np.round(counts), np.uint8)
-            stack = with_noise(clean, noise, np.random.default_rng([seed, number]))
-            nothing = np.zeros(depth.shape, bool)
-            pair.append(SweepSample(
-                f"room_{number:03d}", "simulated", stack, focus,
-                np.asarray([fx_px * scale for scale in scales], np.float32), gain, depth, nothing,
-                nothing))
-        still = StressCase(pair[0].name, _frame(pair[0], pair[0].stack), depth)
-        yield StressCase(pair[1].name, _frame(pair[1], pair[1].stack), depth, still)
+        if float(np.nanmin(depth)) >= NEAREST_FOCUS_M:
+            yield number, _Room(scene, rig), depth
 
 
 def _frame(sample: SweepSample, stack: NDArray[np.uint8]) -> SweepFrame:
