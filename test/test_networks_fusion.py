@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import asdict
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from depth_fusion_ros.networks.alignment import align, inverse_variance, normalise_prior
+from depth_fusion_ros.networks.alignment import (
+    DEVIATION_RANGE_DIOPTERS,
+    align,
+    inverse_variance,
+    normalise_prior,
+    prior_deviation,
+)
 from depth_fusion_ros.networks.attention_fusion import AttentionFusion, AttentionFusionConfig
 from depth_fusion_ros.networks.attention_layers import WindowAttention, from_windows, to_windows
 from depth_fusion_ros.networks.blocks import parameter_count
@@ -20,6 +27,7 @@ from depth_fusion_ros.networks.focus_volume import (
     FocusVolumeConfig,
     ring_difference,
 )
+from depth_fusion_ros.networks.sweep_depth import SweepDepthConfig
 
 NAN = float("nan")
 
@@ -154,8 +162,59 @@ def test_a_fresh_fusion_gives_focus_where_it_is_sure_and_the_aligned_prior_elsew
         fused = network(measured, sigma, prior, rgb)
     assert torch.allclose(fused.diopters, truth, atol=0.05)
     assert torch.isfinite(fused.log_sigma).all()
-    assert float(fused.measured_share[..., :16].mean()) > 0.8
+    assert float(fused.measured_share[..., :16].mean()) > 0.5, "as sure as that prior, or surer"
     assert float(fused.measured_share[..., 16:].mean()) < 0.2
+
+
+@given(sigma_g=st.floats(0.1, 1.5), sigma_m=st.floats(0.02, 0.1), seed=st.integers(0, 100))
+@settings(max_examples=30, deadline=None)
+def test_a_prior_is_judged_by_what_it_misses_beyond_the_noise_of_focus(
+    sigma_g: float, sigma_m: float, seed: int
+) -> None:
+    aligned = torch.rand(1, 1, 60, 60, generator=seeded(seed))
+    noise = torch.randn(2, 1, 1, 60, 60, generator=seeded(seed + 1))
+    measured = aligned + sigma_g * noise[0] + sigma_m * noise[1]
+    sigma = torch.full_like(aligned, sigma_m)
+    found = prior_deviation(aligned, measured, sigma, inverse_variance(sigma))
+    assert float(found) == pytest.approx(sigma_g, rel=0.06)
+
+
+def test_a_prior_that_fits_perfectly_or_was_never_seen_to_fit_is_within_the_limits() -> None:
+    aligned = torch.rand(1, 1, 8, 8, generator=seeded())
+    sigma = torch.full_like(aligned, 0.1)
+    least, most = DEVIATION_RANGE_DIOPTERS
+    assert float(prior_deviation(aligned, aligned, sigma, sigma)) == pytest.approx(least)
+    assert float(prior_deviation(aligned, aligned, sigma, 0 * sigma)) == pytest.approx(most)
+
+
+def test_a_fresh_fusion_gives_a_prior_the_share_that_its_errors_deserve() -> None:
+    truth = 0.5 + 2 * torch.rand(1, 1, 64, 64, generator=seeded())
+    sigma = torch.full_like(truth, 0.02)
+    sigma[..., 32:] = 0.3  # half of the view is blank
+    measured = truth + sigma * torch.randn(truth.shape, generator=seeded(2))
+    rgb = torch.rand(1, 3, 64, 64, generator=seeded(1))
+    torch.manual_seed(0)
+    network = AttentionFusion().eval()
+    shares = []
+    for error in (0.02, 0.3, 3.0):
+        prior = truth + error * torch.randn(truth.shape, generator=seeded(3))
+        with torch.inference_mode():
+            fused = network(measured, sigma, prior, rgb)
+        assert float(fused.measured_share[..., :32].mean()) > 0.5
+        shares.append(float(fused.measured_share[..., 32:].mean()))
+    assert shares[0] < 0.1 and 0.4 < shares[1] < 0.6 and shares[2] > 0.6
+
+
+def test_weights_from_before_priors_were_judged_run_as_they_did() -> None:
+    values = asdict(SweepDepthConfig())
+    del values["attention"]["judge_prior"]
+    assert not SweepDepthConfig.from_dict(values).attention.judge_prior
+    measured, sigma, prior, rgb = scene()
+    torch.manual_seed(0)
+    network = AttentionFusion(AttentionFusionConfig(judge_prior=False)).eval()
+    with torch.inference_mode():
+        share = network(measured, sigma, prior, rgb).measured_share
+    assert float(share[..., :16].mean()) > 0.8 and float(share[..., 16:].mean()) < 0.2
 
 
 def test_the_unit_of_the_prior_does_not_matter_and_without_alignment_it_is_no_metre() -> None:

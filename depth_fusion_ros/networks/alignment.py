@@ -6,6 +6,7 @@
 A monocular prior knows shape but neither scale nor shift; a focus sweep knows both, with a sigma
 that says where. The weighted least-squares solution trusts it in proportion to 1/σ². It is
 differentiable, and robust: pixels whose residual is large are weighted down and it is solved again.
+What the aligned prior then still misses says how far to trust it where nothing was measured.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ RESIDUAL_SCALE_DIOPTERS = 0.15
 """Residual at which a pixel's weight has fallen to one half (Cauchy's weights)."""
 RIDGE = 1e-4
 """Of the prior's normalised variance: keeps a flat prior's scale finite."""
+DEVIATION_RANGE_DIOPTERS = (0.03, 3.0)
+"""Limits of `prior_deviation`: no prior is surer than the first, or worth less than the second."""
 
 
 def normalise_prior(prior: Tensor) -> Tensor:
@@ -62,6 +65,26 @@ def align(prior: Tensor, measured: Tensor, weight: Tensor, *, iterations: int = 
         scale = (covariance / (variance + RIDGE)).clamp_min(0.0)
         shift = mean_measured - scale * mean_prior
     return scale, shift
+
+
+def prior_deviation(aligned: Tensor, measured: Tensor, sigma: Tensor, weight: Tensor) -> Tensor:
+    """How far an aligned prior is off, judged where focus is sure: σ_g, dioptres.
+
+        σ_g² = Σ w·((D_g − D_m)² − σ_m²) / Σ w
+
+    Args:
+        aligned: (B, 1, H, W) D_g. measured: D_m. sigma: σ_m of it, finite. weight: w, ≥ 0, as
+            given to `align`; 0 where nothing was measured.
+
+    Returns:
+        (B, 1, 1, 1) within `DEVIATION_RANGE_DIOPTERS`; its upper end where nothing has weight. Not
+        robust on purpose: a prior that is right on most surfaces and wild on some is not sure.
+    """
+    least, most = DEVIATION_RANGE_DIOPTERS
+    norm = _sum(weight)
+    missed = _sum(weight * ((aligned - measured) ** 2 - sigma * sigma)) / norm.clamp_min(1e-12)
+    missed = torch.where(norm > 0, missed, torch.full_like(missed, most * most))
+    return torch.sqrt(missed.clamp(least * least, most * most))
 
 
 def _sum(x: Tensor) -> Tensor:

@@ -1,14 +1,17 @@
 """Our fusion of a focus sweep's depth with a monocular prior: align first, then attend.
 
 The published network (`crossdepth.py`) loses to an explicit scale and shift with refinement; its
-authors name why. Here: the prior is normalised and aligned in closed form with weights 1/σ²
-(`alignment.py`); attention runs in windows, in memory linear in the image, four layers deep, with
-learned relative positions; a decoder with skips brings it back to full resolution along the edges
-of the image; and what comes out is a correction of two metric maps, with its own uncertainty.
+authors name why. Here: the prior is normalised and aligned in closed form with weights 1/σ², and
+judged by what it then still misses (`alignment.py`); attention runs in windows, in memory linear
+in the image, four layers deep, with learned relative positions; a decoder with skips brings it back
+to full resolution along the edges of the image; and what comes out is a correction of two metric
+maps, with its own uncertainty.
 
     D = α·D_m + (1 − α)·D_g + r,    D_g = scale·D_r + shift
 
-α and r are predicted per pixel: measured where focus is sure, the aligned prior where it is blank.
+α and r are predicted per pixel. α begins at σ_g²/(σ_m² + σ_g²), the share that two independent
+measurements deserve: focus where it is sure, the prior where focus is blank and the prior is right
+elsewhere. So a strong prior that a user brings counts, and a weak one does not.
 """
 
 from __future__ import annotations
@@ -19,12 +22,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from depth_fusion_ros.networks.alignment import align, inverse_variance, normalise_prior
+from depth_fusion_ros.networks.alignment import (
+    align,
+    inverse_variance,
+    normalise_prior,
+    prior_deviation,
+)
 from depth_fusion_ros.networks.attention_layers import WindowAttention
 from depth_fusion_ros.networks.blocks import ConvNormAct, HeadConv, enlarge
 
 LOG_SIGMA_RANGE = (-7.0, 3.0)
 SIGMA_FLOOR_DIOPTERS = 0.01
+LARGEST_START_LOGIT = 4.0
+"""Of the measured share before anything is learned: 0.018 to 0.982, so that gradients pass."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +44,8 @@ class AttentionFusionConfig:
     Attributes:
         channels: of tokens at 1/4; fine: of the features at 1/2 and 1/1. heads, window: of
             attention, cells at 1/4. blocks: pairs of a plain and a shifted window.
-        align_first: False leaves the prior unaligned (ablation).
+        align_first: False leaves the prior unaligned (ablation). judge_prior: False begins α by a
+            fixed limit of σ_m, however good the prior (ablation, and weights before 0.4.0).
     """
 
     channels: int = 48
@@ -43,6 +54,7 @@ class AttentionFusionConfig:
     window: int = 8
     blocks: int = 2
     align_first: bool = True
+    judge_prior: bool = True
 
     @property
     def stride(self) -> int:
@@ -144,9 +156,15 @@ class AttentionFusion(nn.Module):
         measured = torch.where(known, measured, aligned)
         confidence = torch.log(sigma + SIGMA_FLOOR_DIOPTERS) / 3
         gap = (measured - aligned).clamp(-2, 2)
-        start = (confidence < -0.6).float()  # σ below about 0.15 dioptre
+        if self.config.judge_prior:
+            of_prior = prior_deviation(aligned, measured, sigma, weight)
+            trust = (torch.log(of_prior + SIGMA_FLOOR_DIOPTERS) / 3).expand_as(confidence)
+            start = (6 * (trust - confidence)).clamp(-LARGEST_START_LOGIT, LARGEST_START_LOGIT)
+        else:
+            trust = (confidence < -0.6).float()  # σ below about 0.15 dioptre
+            start = 2 * (2 * trust - 1)
         full = self.full_features(torch.cat(
-            [rgb * 4 - 2, measured / 2 - 1, aligned.clamp(-1, 8) / 2 - 1, gap, confidence, start],
+            [rgb * 4 - 2, measured / 2 - 1, aligned.clamp(-1, 8) / 2 - 1, gap, confidence, trust],
             1))
         half = self.half_features(full)
         small = [F.avg_pool2d(t, 2) for t in (measured / 2 - 1, aligned.clamp(-1, 8) / 2 - 1,
@@ -162,10 +180,9 @@ class AttentionFusion(nn.Module):
         x = self.up_full(torch.cat([enlarge(x, 2), full], 1))
         raw.append(self.heads[2](x))
         results, total = [], torch.zeros((), device=x.device)
-        prejudice = 2 * (2 * start - 1)  # a fresh network believes focus where it is sure
         for index, head in enumerate(raw):
             total = total + enlarge(head, 4 >> index)
-            share = torch.sigmoid(total[:, :1] + prejudice)
+            share = torch.sigmoid(total[:, :1] + start)
             d = share * measured + (1 - share) * aligned + total[:, 1:2]
             results.append(FusedDepth(d, total[:, 2:].clamp(*LOG_SIGMA_RANGE), share, aligned))
         return results

@@ -64,7 +64,8 @@ class SweepDepthConfig:
     def from_dict(values: dict[str, Any]) -> SweepDepthConfig:
         """Configuration from plain values, lists for tuples allowed.
 
-        A volume that does not mention `defocus` is from before there was any.
+        A volume that does not mention `defocus` is from before there was any, likewise a fusion
+        and `judge_prior`.
         """
         def tuples(part: dict[str, Any]) -> dict[str, Any]:
             return {k: tuple(v) if isinstance(v, list) else v for k, v in part.items()}
@@ -73,7 +74,7 @@ class SweepDepthConfig:
             str(values["method"]),
             FocusVolumeConfig(**{"defocus": False, **tuples(values["volume"])}),
             DiFuseNetConfig.from_dict(dict(values["prior"])),
-            AttentionFusionConfig(**tuples(values["attention"])))
+            AttentionFusionConfig(**{"judge_prior": False, **tuples(values["attention"])}))
 
 
 @dataclass(frozen=True)
