@@ -39,6 +39,8 @@ class DataSection(StrictModel):
         weight: a step takes its whole batch from one source, drawn in proportion to this.
         width_px, height_px: size of the crops.
         scenes, aperture_samples, seed: of simulated data only. slices: of simulated sweeps.
+        stand_in_prior_share: of simulated sweeps, the share of them whose monocular prior is one
+            made from the truth, for the fusion to learn on (`stand_in_priors.py`).
         path: folder of captures, for the other kinds. held_out_share: share of its captures that
             is kept for the curve and never trained on. parallax_axis, swap_views: how the views
             are shifted ("folder" says it in its lens.yaml). min_confidence: pixels below have no
@@ -53,6 +55,7 @@ class DataSection(StrictModel):
     scenes: Annotated[int, Field(ge=16, multiple_of=16)] = 5120
     aperture_samples: Annotated[int, Field(ge=16, le=1024)] = 40
     slices: Annotated[int, Field(ge=4, le=15)] = 8
+    stand_in_prior_share: Annotated[float, Field(ge=0, le=1)] = 0.0
     seed: int = 1
     path: str = ""
     held_out_share: Annotated[float, Field(ge=0, lt=1)] = 0.05
@@ -65,7 +68,8 @@ class DataSection(StrictModel):
         captures = {"path", "held_out_share"}
         views = {"parallax_axis", "swap_views"}
         rendered = {"scenes", "aperture_samples", "seed"}
-        allowed = {"simulated": rendered, "simulated_sweep": rendered | {"slices"},
+        allowed = {"simulated": rendered, "simulated_sweep": rendered | {
+                       "slices", "stand_in_prior_share"},
                    "folder": captures,
                    "google_dual_pixel": captures | views | {"min_confidence"},
                    "dcdp": captures | views}

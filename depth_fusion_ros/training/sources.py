@@ -25,6 +25,7 @@ from depth_fusion_ros.training.dcdp import DcdpFolder
 from depth_fusion_ros.training.folders import PlainFolder
 from depth_fusion_ros.training.google_dual_pixel import GoogleDualPixelFolder
 from depth_fusion_ros.training.rendered_source import RenderedSource, Report
+from depth_fusion_ros.training.stand_in_priors import draw_stand_ins
 from depth_fusion_ros.training.sweep_data import SweepCache, SweepCacheConfig
 from depth_fusion_ros.training.sweep_exposure import SweepBatch, make_sweep_batch
 
@@ -81,14 +82,23 @@ class SweepSource(RenderedSource[SweepCache]):
                  device: str) -> None:
         super().__init__(lambda: (held_out_sweep_cache(data, validation, cache_root),
                                   SweepCache(sweep_cache_config(data), cache_root)), device)
+        self._stand_in_share = data.stand_in_prior_share
 
     def batch(self, count: int, seed: int, unknown_lens_share: float) -> SweepBatch:
-        """`count` scenes with as many slices as the seed draws; some hide their lens."""
+        """`count` scenes with as many slices as the seed draws.
+
+        Some hide their lens, some have a stand-in for a strong prior.
+        """
         generator = torch.Generator().manual_seed(seed)
         cache = self._training_cache
         indices = torch.randperm(cache.config.scenes, generator=generator)[:count]
-        return make_sweep_batch(cache, indices.sort().values, generator, device=self._device,
-                                unknown_lens_share=unknown_lens_share)
+        batch = make_sweep_batch(cache, indices.sort().values, generator,
+                                 unknown_lens_share=unknown_lens_share, device=self._device)
+        if self._stand_in_share == 0:
+            return batch
+        stand_in = draw_stand_ins(batch.inverse_depth_diopters.cpu(), batch.valid.cpu(),
+                                  self._stand_in_share, generator)
+        return replace(batch, stand_in=stand_in.to(self._device))
 
     def held_out(self) -> Iterator[SweepBatch]:
         """Every held-out scene once, with five slices."""

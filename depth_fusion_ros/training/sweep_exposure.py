@@ -56,6 +56,8 @@ class SweepBatch:
         stack: (B, N, 3, H, W) sRGB-encoded 0..1, rising focus. focus_diopters: (B, N).
         blur_gain_px_m: (B,) as it is told: a few per cent wrong, 0 = hidden.
         inverse_depth_diopters: (B, 1, H, W). valid: the same shape, bool.
+        stand_in: (B, 1, H, W) priors in place of the network's own (`stand_in_priors.py`), NaN in
+            sweeps that keep theirs; None = all do.
     """
 
     stack: Tensor
@@ -63,6 +65,7 @@ class SweepBatch:
     blur_gain_px_m: Tensor
     inverse_depth_diopters: Tensor
     valid: Tensor
+    stand_in: Tensor | None = None
 
     @property
     def inputs(self) -> tuple[Tensor, Tensor, Tensor]:

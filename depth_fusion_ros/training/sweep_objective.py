@@ -29,6 +29,7 @@ from depth_fusion_ros.training.silog_losses import (
     multi_scale_gradient_loss,
     silog_loss,
 )
+from depth_fusion_ros.training.stand_in_priors import with_stand_ins
 from depth_fusion_ros.training.sweep_exposure import SweepBatch
 
 Pairs = list[tuple[Tensor, Tensor]]
@@ -98,6 +99,8 @@ class SweepObjective(nn.Module):
             volume = self.network.volume.forward_full(*batch.inputs)
             image = all_in_focus(batch.stack)
             prior = self.network.prior(image)
+            if batch.stand_in is not None:
+                prior = with_stand_ins(prior.float(), batch.stand_in)
         fused = self.network.fuse(volume, image, prior)
         return [*fused.intermediate, (fused.diopters, fused.log_sigma)]
 
