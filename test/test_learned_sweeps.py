@@ -64,6 +64,22 @@ def test_a_run_and_its_parts_are_scored_on_the_original_pixels(
     assert found.inverse_depth.max() <= odd.focus_diopters[-1] + 1e-4
 
 
+def test_a_prior_made_from_the_truth_is_shown_by_itself_and_fused(
+    run: Path, sample: SweepSample
+) -> None:
+    odd = replace(sample, stack=sample.stack[:, :61, :93], depth_m=sample.depth_m[:61, :93],
+                  textured=sample.textured[:61, :93], smooth=sample.smooth[:61, :93])
+    own, fused, alone = (open_sweep_method(f"{run}#{part}")
+                         for part in ("prior", "stand_in", "stand_in_prior"))
+    assert "made from the truth" in fused.name and "oracle" in alone.name
+    found = {m.name: score_sweeps([odd], [m])[m.name][0].values for m in (own, fused, alone)}
+    assert found[alone.name]["abs_rel"] < 0.7 * found[own.name]["abs_rel"]
+    assert np.isfinite(found[fused.name]["within_1_sigma"])
+    again = fused.estimate(odd).inverse_depth
+    assert np.array_equal(again, fused.estimate(odd).inverse_depth)
+    assert not np.array_equal(again, open_sweep_method(str(run)).estimate(odd).inverse_depth)
+
+
 @pytest.mark.parametrize("slices", [2, 3, 7, 10])
 def test_any_number_of_slices_is_taken(run: Path, slices: int, tmp_path: Path) -> None:
     sweep = next(raytraced_sweeps(write_raytraced(tmp_path), slices=slices))

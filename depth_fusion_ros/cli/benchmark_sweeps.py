@@ -40,7 +40,8 @@ def benchmark_sweeps_command(
         help="Comma-separated noise levels: clean,good,indoor,dim.")] = "clean,indoor",
     methods: Annotated[str, typer.Option(
         help="Comma-separated: closed_form, ring, laplacian, constant, run folders, model cards or "
-             "shipped names; of a network RUN also RUN#volume (focus alone), RUN#prior (oracle).",
+             "shipped names; of a network RUN also RUN#volume (focus alone), RUN#prior (oracle), "
+             "RUN#stand_in (fused with a prior made from the truth), RUN#stand_in_prior.",
     )] = "constant,laplacian,ring",
     lens: Annotated[str, typer.Option(
         help="Comma-separated: the lens's blur that methods are told, as multiples of the true "

@@ -6,13 +6,17 @@
 | shipped name, card or weights beside a card | the same with the card's calibration of σ |
 | either of them, then #volume | what focus alone says, σ over its slices |
 | either of them, then #prior | the monocular prior alone, fitted to the truth: an oracle |
+| either of them, then #stand_in | the whole path on a prior made from the truth |
+| either of them, then #stand_in_prior | that prior alone, fitted to the truth: an oracle |
 
 The prior knows neither scale nor shift; both are then found by least squares against the true
-inverse depth.
+inverse depth. The stand-in shows what a fusion makes of a prior like those that users bring, none
+of which is here: its figures say how much of that prior comes through, not how well a camera does.
 """
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,10 +44,13 @@ from depth_fusion_ros.evaluation.methods import (
 )
 from depth_fusion_ros.evaluation.sweep_samples import SweepSample
 from depth_fusion_ros.networks.sweep_depth import SweepDepth
+from depth_fusion_ros.training.stand_in_priors import stand_in_prior, with_stand_ins
 
 Image = NDArray[np.float32]
-SHOWN_PARTS = ("volume", "prior")
-"""What can be scored by itself, after a "#"."""
+SHOWN_PARTS = ("volume", "prior", "stand_in", "stand_in_prior")
+"""What can be scored by itself, or with a prior from elsewhere, after a "#"."""
+STAND_IN_LEVEL = 0.15
+"""Regional error of the stand-in, see `training/stand_in_priors.py`."""
 FARTHEST_DIOPTERS = 1 / MAX_M
 
 
@@ -66,7 +73,8 @@ class LearnedSweepMethod:
     Attributes:
         name: in the tables. network: in evaluation mode. sigma: its scale to one standard
             deviation, dioptres; not used for a part.
-        part: "" = the whole path, or one of `SHOWN_PARTS`.
+        part: "" = the whole path, or one of `SHOWN_PARTS`; the calibration holds with its own
+            prior and is used for "stand_in" too.
     """
 
     name: str
@@ -77,7 +85,8 @@ class LearnedSweepMethod:
     @property
     def parameters(self) -> int:
         """See `SweepMethod.parameters`: of what is run."""
-        what = getattr(self.network, self.part) if self.part else self.network
+        what = (getattr(self.network, self.part) if self.part in ("volume", "prior")
+                else self.network)
         return sum(p.numel() for p in what.parameters())
 
     def estimate(self, sample: SweepSample) -> MethodResult:
@@ -97,13 +106,27 @@ class LearnedSweepMethod:
                 stack, torch.from_numpy(sample.focus_diopters)[None],
                 torch.tensor([sweep_blur_gain(sample.stack, sample.focus_diopters,
                                               sample.blur_gain_px_m)]))
+            if self.part.startswith("stand_in"):
+                prior = with_stand_ins(output.prior, stand_in_of(sample, stack.shape[-2:]))
+                output = self.network.fuse(output.volume, output.all_in_focus, prior)
         if self.part == "volume":
             return metric_result(cropped(output.volume.diopters),
                                  cropped(output.volume.sigma_diopters))
-        if self.part == "prior":
+        if self.part in ("prior", "stand_in_prior"):
             return metric_result(fitted_to_truth(cropped(output.prior), sample.depth_m))
         return metric_result(cropped(output.diopters),
                              self.sigma.apply(cropped(output.log_sigma.exp())))
+
+
+def stand_in_of(sample: SweepSample, size: tuple[int, ...]) -> Tensor:
+    """The prior made from a sample's truth, the same at every call; (1, 1, *size) normalised."""
+    height, width = sample.depth_m.shape
+    truth = np.pad(sample.depth_m, ((0, size[0] - height), (0, size[1] - width)), mode="edge")
+    with np.errstate(invalid="ignore", divide="ignore"):
+        valid = torch.from_numpy((truth > MIN_M) & (truth < MAX_M))[None, None]
+        inverse = torch.from_numpy(np.float32(1) / truth)[None, None]
+    generator = torch.Generator().manual_seed(zlib.crc32(sample.name.encode()))
+    return stand_in_prior(inverse, valid, generator, level=STAND_IN_LEVEL)
 
 
 def fitted_to_truth(relative: Image, depth_m: Image) -> Image:
@@ -151,7 +174,9 @@ def open_learned_sweep(specification: str) -> LearnedSweepMethod:
         raise ModelError(f"weights {weights}: are of a dual-pixel network, which reads no focus "
                          "sweep; give weights of the family sweep_depth")
     shown = {"": name, "volume": f"{name}, volume alone",
-             "prior": f"{name}, prior alone, fitted to the truth (oracle)"}
+             "prior": f"{name}, prior alone, fitted to the truth (oracle)",
+             "stand_in": f"{name}, with a prior made from the truth",
+             "stand_in_prior": f"{name}, that prior alone, fitted to the truth (oracle)"}
     return LearnedSweepMethod(shown[part], network.eval(), sigma, part)
 
 

@@ -9,7 +9,7 @@
 | ring | the same with the ring difference |
 | closed_form | focus and defocus through the known lens, `estimation/sweep_measurement.py` |
 | constant | the median of the truth everywhere: an oracle, what knowing one number gives |
-| run folder, card, shipped name; with #volume or #prior | a network, `learned_sweeps.py` |
+| run folder, card, shipped name; with a part of `SHOWN_PARTS` | a network, `learned_sweeps.py` |
 
 Errors count at every pixel with truth, so the classical methods fill what they cannot measure
 (`optics/edge_aware_fill.py`); their σ is wide there.
