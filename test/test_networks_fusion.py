@@ -205,6 +205,28 @@ def test_a_fresh_fusion_gives_a_prior_the_share_that_its_errors_deserve() -> Non
     assert shares[0] < 0.1 and 0.4 < shares[1] < 0.6 and shares[2] > 0.6
 
 
+def test_corrections_and_sigma_are_in_units_of_what_is_known() -> None:
+    torch.manual_seed(0)
+    network = AttentionFusion().eval()
+    for head in network.heads:
+        torch.nn.init.zeros_(head.weight)
+    last = network.heads[-1]
+    assert isinstance(last.bias, torch.Tensor)
+    measured = 0.5 + 2 * torch.rand(1, 1, 32, 32, generator=seeded())
+    prior, rgb = (torch.rand(1, c, 32, 32, generator=seeded(c)) for c in (1, 3))
+    moved, scales = [], []
+    for sigma_m in (0.02, 0.1):
+        answers = []
+        for correction in (0.0, 1.0):
+            last.bias.data[1] = correction
+            with torch.inference_mode():
+                answers.append(network(measured, torch.full_like(measured, sigma_m), prior, rgb))
+        moved.append(float((answers[1].diopters - answers[0].diopters).mean()))
+        scales.append(float(answers[0].log_sigma.exp().mean()))
+    assert moved == pytest.approx([0.03, 0.11], rel=0.05), "a useless prior adds nothing"
+    assert scales == pytest.approx(moved, rel=1e-3)
+
+
 def test_weights_from_before_priors_were_judged_run_as_they_did() -> None:
     values = asdict(SweepDepthConfig())
     del values["attention"]["judge_prior"]

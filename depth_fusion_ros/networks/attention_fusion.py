@@ -7,11 +7,13 @@ in the image, four layers deep, with learned relative positions; a decoder with 
 to full resolution along the edges of the image; and what comes out is a correction of two metric
 maps, with its own uncertainty.
 
-    D = α·D_m + (1 − α)·D_g + r,    D_g = scale·D_r + shift
+    D = α·D_m + (1 − α)·D_g + σ·r,    D_g = scale·D_r + shift,    1/σ² = 1/σ_m² + 1/σ_g²
 
-α and r are predicted per pixel. α begins at σ_g²/(σ_m² + σ_g²), the share that two independent
-measurements deserve: focus where it is sure, the prior where focus is blank and the prior is right
-elsewhere. So a strong prior that a user brings counts, and a weak one does not.
+α, r and the logarithm of the result's scale over σ are predicted per pixel. α begins at σ²/σ_m²,
+the share that two independent measurements deserve: focus where it is sure, the prior where focus
+is blank and the prior is right elsewhere. So a strong prior that a user brings counts, and a weak
+one does not; and a correction that is small beside what is known does not spoil a far surface,
+where a hundredth of a dioptre is metres.
 """
 
 from __future__ import annotations
@@ -45,7 +47,8 @@ class AttentionFusionConfig:
         channels: of tokens at 1/4; fine: of the features at 1/2 and 1/1. heads, window: of
             attention, cells at 1/4. blocks: pairs of a plain and a shifted window.
         align_first: False leaves the prior unaligned (ablation). judge_prior: False begins α by a
-            fixed limit of σ_m, however good the prior (ablation, and weights before 0.4.0).
+            fixed limit of σ_m, however good the prior, and corrects in dioptres (ablation, and
+            weights before 0.4.0).
     """
 
     channels: int = 48
@@ -123,7 +126,8 @@ class AttentionFusion(nn.Module):
             assert isinstance(head, nn.Conv2d) and head.bias is not None
             nn.init.normal_(head.weight, std=1e-3)
             nn.init.zeros_(head.bias)
-            head.bias.data[2] = -2.0
+            if not config.judge_prior:
+                head.bias.data[2] = -2.0
 
     def forward(self, measured: Tensor, sigma: Tensor, prior: Tensor, rgb: Tensor) -> FusedDepth:
         """Fuse; see `forward_full`."""
@@ -160,9 +164,10 @@ class AttentionFusion(nn.Module):
             of_prior = prior_deviation(aligned, measured, sigma, weight)
             trust = (torch.log(of_prior + SIGMA_FLOOR_DIOPTERS) / 3).expand_as(confidence)
             start = (6 * (trust - confidence)).clamp(-LARGEST_START_LOGIT, LARGEST_START_LOGIT)
+            unit = ((sigma + SIGMA_FLOOR_DIOPTERS) ** -2 + of_prior**-2) ** -0.5
         else:
             trust = (confidence < -0.6).float()  # σ below about 0.15 dioptre
-            start = 2 * (2 * trust - 1)
+            start, unit = 2 * (2 * trust - 1), torch.ones_like(confidence)
         full = self.full_features(torch.cat(
             [rgb * 4 - 2, measured / 2 - 1, aligned.clamp(-1, 8) / 2 - 1, gap, confidence, trust],
             1))
@@ -183,6 +188,7 @@ class AttentionFusion(nn.Module):
         for index, head in enumerate(raw):
             total = total + enlarge(head, 4 >> index)
             share = torch.sigmoid(total[:, :1] + start)
-            d = share * measured + (1 - share) * aligned + total[:, 1:2]
-            results.append(FusedDepth(d, total[:, 2:].clamp(*LOG_SIGMA_RANGE), share, aligned))
+            d = share * measured + (1 - share) * aligned + unit * total[:, 1:2]
+            log_sigma = (total[:, 2:] + torch.log(unit)).clamp(*LOG_SIGMA_RANGE)
+            results.append(FusedDepth(d, log_sigma, share, aligned))
         return results
