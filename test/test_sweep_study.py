@@ -144,7 +144,11 @@ def test_the_shipped_study_trains_every_fusion_from_the_same_parts() -> None:
         assert run.start_from == own.folder / "prior/prior.safetensors"
         assert [s.name for s in run.config.stages] == ["fusion"]
         assert run.config.stages[0].steps == own.config.stages[-1].steps
-        assert run.config.data == own.config.data and run.config.seed == own.config.seed
+        as_own = {"stand_in_prior_share": own.config.data.stand_in_prior_share}
+        assert run.config.data.model_copy(update=as_own) == own.config.data, "the same sweeps"
+        published = run.label.endswith(", own prior")
+        assert (run.config.data.stand_in_prior_share == 0) == published
+        assert run.config.seed == own.config.seed
     assert {run.config.loss.kind for run in others} == {"metric", "silog"}
     assert {run.shown for run in every} == {"", "volume", "prior"}
     assert len({run.key for run in every}) == len(every)
