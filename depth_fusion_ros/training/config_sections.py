@@ -149,6 +149,7 @@ class StageSection(StrictModel):
 
     name: Literal["dual_pixel", "rgb", "whole", "volume", "prior", "fusion"]
     steps: Annotated[int, Field(ge=1)]
+    cycles: Annotated[int, Field(ge=1, le=16)] | None = None
     batch: Annotated[int, Field(ge=1, le=1024)] | None = None
     learning_rate: Annotated[float, Field(gt=0, le=0.1)] | None = None
     warmup_steps: Annotated[int, Field(ge=0)] | None = None

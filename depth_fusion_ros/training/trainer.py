@@ -137,11 +137,14 @@ class Trainer:
         self.source.prepare(self.fabric, self.progress.rendering)
 
     def learning_rate(self, step: int) -> float:
-        """Warm-up, constant, then linear decay to zero."""
+        """Warm-up, constant, then linear decay to zero; again from half of it in every cycle."""
         config = self.config
-        decay_steps = max(1, round(config.steps * config.decay_share))
+        length = config.steps // config.cycles
+        cycle, step = divmod(step, length)
+        decay_steps = max(1, round(length * config.decay_share))
         ramp = min(1.0, (step + 1) / max(1, config.warmup_steps))
-        return config.learning_rate * ramp * min(1.0, (config.steps - step) / decay_steps)
+        peak = config.learning_rate * 0.5**cycle
+        return peak * ramp * min(1.0, (length - step) / decay_steps)
 
     def batch_parts(self, step: int) -> list[Batch]:
         """This process's parts of the batch of a step; part p depends on seed, step and p."""
