@@ -32,11 +32,14 @@ def normalise_prior(prior: Tensor) -> Tensor:
     Returns:
         the same shape; a constant map becomes zeros.
     """
-    flat = prior.flatten(1)
-    median = flat.median(1).values[:, None, None, None]
-    centred = prior - median
-    spread = centred.abs().flatten(1).mean(1)[:, None, None, None]
-    return centred / spread.clamp_min(1e-6)
+    median, spread = median_and_spread(prior)
+    return (prior - median) / spread.clamp_min(1e-6)
+
+
+def median_and_spread(prior: Tensor) -> tuple[Tensor, Tensor]:
+    """Median of each map and mean absolute deviation from it, (B, 1, 1, 1) each."""
+    median = prior.flatten(1).median(1).values[:, None, None, None]
+    return median, (prior - median).abs().flatten(1).mean(1)[:, None, None, None]
 
 
 def align(prior: Tensor, measured: Tensor, weight: Tensor, *, iterations: int = ITERATIONS

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from depth_fusion_ros.networks.alignment import normalise_prior
+from depth_fusion_ros.networks.alignment import median_and_spread, normalise_prior
 from depth_fusion_ros.training.sweep_data import uniform_draws
 
 LEVELS = (0.05, 0.6)
@@ -36,7 +36,7 @@ def stand_in_prior(inverse_depth: Tensor, valid: Tensor, generator: torch.Genera
     Args:
         inverse_depth: (B, 1, H, W) truth, any finite or infinite number where it is not valid.
         valid: (B, 1, H, W) bool. generator: same state, same stand-ins.
-        level: regional error in units of `LEVELS`; None = drawn for each.
+        level: regional error in the unit of `LEVELS`; None = drawn for each.
 
     Returns:
         (B, 1, H, W) finite, median about 0 and mean absolute deviation 1; larger = nearer. Where
@@ -78,9 +78,7 @@ def with_stand_ins(prior: Tensor, stand_ins: Tensor) -> Tensor:
     A stand-in gets the median and spread of the prior that it replaces: fusions that take numbers
     as they are meet the range that they know.
     """
-    flat = prior.flatten(1)
-    median = flat.median(1).values[:, None, None, None]
-    spread = (prior - median).abs().flatten(1).mean(1)[:, None, None, None]
+    median, spread = median_and_spread(prior)
     return torch.where(stand_ins.isnan(), prior, median + spread * stand_ins)
 
 
