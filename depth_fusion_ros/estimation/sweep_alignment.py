@@ -24,6 +24,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from depth_fusion_ros.estimation.sweep_noise import with_noise_put_back
 from depth_fusion_ros.optics.thin_lens import breathing_scale
 
 MIN_RESPONSE = 0.4
@@ -42,8 +43,8 @@ class AlignedSweep:
     """Slices on the grid of the reference slice.
 
     Attributes:
-        images: (N, H, W, 3) uint8; the border is repeated where a slice has no source. Where
-            `rejected`, only breathing is compensated.
+        images: (N, H, W, 3) uint8, as noisy as they came (`sweep_noise.py`); the border is
+            repeated where a slice has no source. Where `rejected`, only breathing is compensated.
         valid_mask: (H, W) bool, True where all slices have a source.
         drift_px: (N, 2) float64, where the content of each slice is relative to the reference,
             +x right, +y down, after breathing is undone; (0, 0) for the reference, NaN = unknown
@@ -157,7 +158,8 @@ def align_sweep(
     level, valid = _resample(stack, maps)
     if not find_drift:
         unknown_px = np.full_like(still, np.nan)
-        return AlignedSweep(level, valid, unknown_px, False, "", reference, maps)
+        return AlignedSweep(with_noise_put_back(level, maps), valid, unknown_px, False, "",
+                            reference, maps)
     drift_px = _chain(level, valid, reference)
     motion_px = _motion_px(drift_px)
     unknown = np.flatnonzero(np.isnan(drift_px[:, 0]))
@@ -175,6 +177,7 @@ def align_sweep(
     if not rejected:
         maps = _maps(scales, np.nan_to_num(drift_px), centre_px)
         level, valid = _resample(stack, maps)
+        level = with_noise_put_back(level, maps)
     return AlignedSweep(level, valid, drift_px, bool(rejected), "; ".join(reasons), reference,
                         maps)
 
