@@ -1,4 +1,4 @@
-"""Small random focus sweeps for tests of bags and replays: no physics, only shapes."""
+"""Small random focus sweeps for tests of bags and replays: no physics, but something in focus."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from bag_scenes import LENS
 from numpy.typing import NDArray
@@ -15,6 +16,7 @@ from depth_fusion_ros.optics.intrinsics import Intrinsics
 from depth_fusion_ros.optics.thin_lens import ThinLens
 
 FOCUS = (2.0, 1.5, 1.0, 0.5)
+WALL_DIOPTERS = 1.1
 SLICE_NS, SWEEP_NS = 50_000_000, 300_000_000
 
 
@@ -36,7 +38,9 @@ class SmallSweep:
 
 
 def small_sweep(seed: int, focus: tuple[float, ...] = FOCUS, *, times: int = 1) -> SmallSweep:
-    """Return one random sweep that breathes; its truth holds NaN, +Inf and −Inf.
+    """Return one sweep of a random texture that breathes; its truth holds NaN, +Inf and −Inf.
+
+    The texture is sharp at `WALL_DIOPTERS`, and has nothing to do with the truth.
 
     times: as many times 32x24 px a side.
     """
@@ -44,8 +48,9 @@ def small_sweep(seed: int, focus: tuple[float, ...] = FOCUS, *, times: int = 1) 
     width, height = 32 * times, 24 * times
     depth = random.uniform(0.5, 6.0, (height, width)).astype(np.float32)
     depth[0, :3] = np.nan, np.inf, -np.inf
+    texture = random.integers(0, 256, (height, width, 3), dtype=np.uint8)
     return SmallSweep(tuple(
-        SmallSlice(random.integers(0, 256, (height, width, 3), dtype=np.uint8),
+        SmallSlice(cv2.GaussianBlur(texture, (0, 0), 0.5 + abs(position - WALL_DIOPTERS)),
                    LENS.refocused(position),
                    Intrinsics(440 + position, 440 + position, (width - 1) / 2, (height - 1) / 2,
                               width, height))
