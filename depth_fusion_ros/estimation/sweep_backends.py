@@ -149,6 +149,7 @@ class ClosedFormSweepBackend:
 
     def __init__(self, threads: int = 1) -> None:
         cv2.setNumThreads(threads)
+        torch.set_num_threads(threads)  # `measure_sweep` sums in torch: more threads, other digits
         self.device_name = f"cpu, {threads} threads"
 
     def infer(self, inputs: SweepInput) -> SweepPrediction:
