@@ -57,7 +57,7 @@ def test_in_the_closed_loop_every_slice_is_tagged_once_and_is_in_focus():
                 values = counters(bench)
                 for one in (process, camera):
                     one.send_signal(signal.SIGINT)
-                    assert one.wait(20) == 0
+                    assert one.wait(20) == 0, one.log[-25:]
         received = bench.received
         assert not any("Traceback" in line for line in process.log + camera.log)
     states = [s for s in received[LENS] if s.sweep_id <= 2]
