@@ -242,18 +242,20 @@ def test_learning_rate_warms_up_holds_and_decays_to_zero(
     assert rates[70:] == sorted(rates[70:], reverse=True)
 
 
-def test_a_second_cycle_begins_again_from_half_the_rate_and_leaves_the_first_as_it_was(
+def test_every_cycle_begins_again_from_half_the_rate_and_leaves_those_before_as_they_were(
     tmp_path: Path, cache_root: Path
 ) -> None:
     values = {**TINY, "warmup_steps": 10, "decay_share": 0.3}
-    once, twice = (Trainer(TrainingConfig(**{**values, **more}), tmp_path, cache_root)
-                   for more in ({"steps": 100}, {"steps": 200, "cycles": 2}))
-    first = [once.learning_rate(step) for step in range(100)]
-    assert [twice.learning_rate(step) for step in range(100)] == first
-    assert [twice.learning_rate(100 + step) for step in range(100)] == pytest.approx(
-        [rate / 2 for rate in first])
-    with pytest.raises(ValueError, match="steps = 100 in cycles = 3: must be a multiple"):
-        TrainingConfig(**{**values, "steps": 100, "cycles": 3})
+    once, short, thrice = (
+        Trainer(TrainingConfig(**{**values, **more}), tmp_path, cache_root)
+        for more in ({"steps": 100}, {"steps": 50}, {"steps": 250, "cycles": [100, 100, 50]}))
+    first, of_50 = ([one.learning_rate(step) for step in range(one.config.steps)]
+                    for one in (once, short))
+    assert [thrice.learning_rate(step) for step in range(250)] == pytest.approx(
+        first + [rate / 2 for rate in first] + [rate / 4 for rate in of_50])
+    assert [thrice.learning_rate(step) for step in range(100)] == first
+    with pytest.raises(ValueError, match=r"steps = 100 in cycles = \[60, 50\], 110 in sum"):
+        TrainingConfig(**{**values, "steps": 100, "cycles": [60, 50]})
 
 
 def test_resuming_says_what_changed_and_refuses_another_network(

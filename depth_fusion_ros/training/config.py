@@ -18,6 +18,7 @@ from depth_fusion_ros.training.config_sections import (
     RELATIVE_STAGES,
     STAGE_LOSSES,
     ConfigError,
+    Cycles,
     DataSection,
     HardwareSection,
     LossSection,
@@ -40,9 +41,9 @@ class TrainingConfig(StrictModel):
         batch: samples of one step over all processes, drawn in `parts` equal parts, each with
             its own batch normalisation; gradients are averaged over them. 0 = one part for each
             process. A run repeats on another number of processes if `parts` is the same.
-        cycles: warm restarts of the learning rate (Loshchilov and Hutter, ICLR 2017): `steps` in
-            so many equal parts, each with its own warm-up and decay and half the peak of the one
-            before. A finished run of n steps is the first part of one of 2·n in 2 cycles.
+        cycles: warm restarts of the learning rate (Loshchilov and Hutter, ICLR 2017): the steps of
+            each, `steps` in sum; () = one. Each has its own warm-up and decay and half the peak of
+            the one before. A finished run of n steps is the first part of one with (n, ...).
         stages: of cross-modal transfer learning, or parts of a focus-sweep network; () = train
             the whole network at once.
         start_from: weights (safetensors) that a focus-sweep network begins from, in the parts that
@@ -54,7 +55,7 @@ class TrainingConfig(StrictModel):
     data: DataSection = DataSection()
     more_data: tuple[DataSection, ...] = ()
     steps: Annotated[int, Field(ge=1)] = 5000
-    cycles: Annotated[int, Field(ge=1, le=16)] = 1
+    cycles: Cycles = ()
     batch: Annotated[int, Field(ge=1, le=1024)] = 16
     parts: Annotated[int, Field(ge=0, le=1024)] = 0
     learning_rate: Annotated[float, Field(gt=0, le=0.1)] = 1.5e-3
@@ -74,9 +75,9 @@ class TrainingConfig(StrictModel):
 
     @model_validator(mode="after")
     def _parts_fit_together(self) -> Self:
-        if self.steps % self.cycles:
-            raise ValueError(f"steps = {self.steps} in cycles = {self.cycles}: must be a multiple; "
-                             "change one of them")
+        if self.cycles and sum(self.cycles) != self.steps:
+            raise ValueError(f"steps = {self.steps} in cycles = {list(self.cycles)}, "
+                             f"{sum(self.cycles)} in sum: must be equal; change one of them")
         parts = self.parts or self.hardware.devices * self.hardware.num_nodes
         processes = self.hardware.devices * self.hardware.num_nodes
         if self.batch % parts or parts % processes:

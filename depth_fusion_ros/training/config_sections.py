@@ -18,6 +18,8 @@ STAGE_LOSSES: dict[str, tuple[str, ...]] = {
     "dual_pixel": ("metric", "affine"), "rgb": ("affine",), "whole": ("metric", "affine"),
     "volume": ("metric", "silog"), "prior": ("affine",), "fusion": ("metric", "silog")}
 """The kinds of loss that a stage can learn by, see `LossSection`."""
+Cycles = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(max_length=16)]
+"""Steps of each cycle of the learning rate, see `TrainingConfig`."""
 
 
 class ConfigError(ValueError):
@@ -149,7 +151,7 @@ class StageSection(StrictModel):
 
     name: Literal["dual_pixel", "rgb", "whole", "volume", "prior", "fusion"]
     steps: Annotated[int, Field(ge=1)]
-    cycles: Annotated[int, Field(ge=1, le=16)] | None = None
+    cycles: Cycles | None = None
     batch: Annotated[int, Field(ge=1, le=1024)] | None = None
     learning_rate: Annotated[float, Field(gt=0, le=0.1)] | None = None
     warmup_steps: Annotated[int, Field(ge=0)] | None = None

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 import time
+from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -139,8 +141,11 @@ class Trainer:
     def learning_rate(self, step: int) -> float:
         """Warm-up, constant, then linear decay to zero; again from half of it in every cycle."""
         config = self.config
-        length = config.steps // config.cycles
-        cycle, step = divmod(step, length)
+        lengths = config.cycles or (config.steps,)
+        ends = list(accumulate(lengths))
+        cycle = min(bisect_right(ends, step), len(lengths) - 1)
+        length = lengths[cycle]
+        step -= ends[cycle] - length
         decay_steps = max(1, round(length * config.decay_share))
         ramp = min(1.0, (step + 1) / max(1, config.warmup_steps))
         peak = config.learning_rate * 0.5**cycle
