@@ -122,6 +122,16 @@ def test_weights_from_before_priors_were_judged_run_as_they_did() -> None:
     assert float(share[..., :16].mean()) > 0.8 and float(share[..., 16:].mean()) < 0.2
 
 
+def test_weights_from_before_there_were_planes_run_without_them() -> None:
+    values = asdict(SweepDepthConfig())
+    assert SweepDepthConfig.from_dict(values).attention.planes
+    del values["attention"]["planes"]
+    config = SweepDepthConfig.from_dict(values).attention
+    assert not config.planes and config.judge_prior
+    heads = AttentionFusion(config).heads
+    assert all(head.bias.shape == (3,) for head in heads)  # type: ignore[union-attr]
+
+
 def test_the_unit_of_the_prior_does_not_matter_and_without_alignment_it_is_no_metre() -> None:
     measured, sigma, prior, rgb = scene()
     torch.manual_seed(0)

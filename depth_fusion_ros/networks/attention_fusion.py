@@ -7,13 +7,17 @@ in the image, four layers deep, with learned relative positions; a decoder with 
 to full resolution along the edges of the image; and what comes out is a correction of two metric
 maps, with its own uncertainty.
 
-    D = α·D_m + (1 − α)·D_g + σ·r,    D_g = scale·D_r + shift,    1/σ² = 1/σ_m² + 1/σ_g²
+    D_p = D_m + β·(D_P − D_m)                                  D_P: the plane around the pixel
+    D = α·D_p + (1 − α)·D_g + σ·r,    D_g = scale·D_r + shift,    1/σ² = 1/σ_m² + 1/σ_g²
 
-α, r and the logarithm of the result's scale over σ are predicted per pixel. α begins at σ²/σ_m²,
-the share that two independent measurements deserve: focus where it is sure, the prior where focus
-is blank and the prior is right elsewhere. So a strong prior that a user brings counts, and a weak
-one does not; and a correction that is small beside what is known does not spoil a far surface,
-where a hundredth of a dioptre is metres.
+Before that what focus says may go over to the plane that fits its surroundings
+(`local_planes.py`): a wall that is measured at its poster is known where it is blank. α, β, r and
+the logarithm of the result's scale over σ are predicted per pixel. They begin at the shares that
+independent measurements deserve: β at σ_m²/(σ_m² + σ_P²), α at 1/(1 + σ_f²/σ_g²) with the smaller
+of σ_m and σ_P for σ_f: focus where it is sure, or its surroundings are, the prior where focus is
+blank and the prior is right elsewhere. So a strong prior that a user
+brings counts, and a weak one does not; and a correction that is small beside what is known does
+not spoil a far surface, where a hundredth of a dioptre is metres.
 """
 
 from __future__ import annotations
@@ -32,11 +36,14 @@ from depth_fusion_ros.networks.alignment import (
 )
 from depth_fusion_ros.networks.attention_layers import WindowAttention
 from depth_fusion_ros.networks.blocks import ConvNormAct, HeadConv, enlarge
+from depth_fusion_ros.networks.local_planes import local_planes
 
 LOG_SIGMA_RANGE = (-7.0, 3.0)
 SIGMA_FLOOR_DIOPTERS = 0.01
 LARGEST_START_LOGIT = 4.0
-"""Of the measured share before anything is learned: 0.018 to 0.982, so that gradients pass."""
+"""Of the shares before anything is learned: 0.018 to 0.982, so that gradients pass."""
+LARGEST_PLANE_STEP = 2.0
+"""A plane moves a measurement by so many of its σ at most."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +55,8 @@ class AttentionFusionConfig:
             attention, cells at 1/4. blocks: pairs of a plain and a shifted window.
         align_first: False leaves the prior unaligned (ablation). judge_prior: False begins α by a
             fixed limit of σ_m, however good the prior, and corrects in dioptres (ablation, and
-            weights before 0.4.0).
+            weights before 0.4.0). planes: False leaves what focus says as it is (ablation, and
+            weights before 0.7.0).
     """
 
     channels: int = 48
@@ -58,6 +66,7 @@ class AttentionFusionConfig:
     blocks: int = 2
     align_first: bool = True
     judge_prior: bool = True
+    planes: bool = True
 
     @property
     def stride(self) -> int:
@@ -73,12 +82,15 @@ class FusedDepth:
         diopters: inverse depth. log_sigma: natural logarithm of its Laplace scale, dioptres.
         measured_share: α, 0 = prior alone, 1 = focus alone.
         aligned: D_g, the prior in dioptres.
+        plane_share: β, 1 = the plane around the pixel stands for its own measurement; zeros
+            without planes.
     """
 
     diopters: Tensor
     log_sigma: Tensor
     measured_share: Tensor
     aligned: Tensor
+    plane_share: Tensor
 
 
 class _Layer(nn.Module):
@@ -112,7 +124,8 @@ class AttentionFusion(nn.Module):
         super().__init__()
         self.config = config = config or AttentionFusionConfig()
         half, full = config.fine
-        self.full_features = ConvNormAct(3 + 5, full, 3, activation="prelu")
+        facts = 10 if config.planes else 8
+        self.full_features = ConvNormAct(facts, full, 3, activation="prelu")
         self.half_features = ConvNormAct(full, half, 3, 2, activation="prelu")
         self.embed_measured = nn.Conv2d(half + 2, config.channels, 3, 2, 1)
         self.embed_prior = nn.Conv2d(half + 2, config.channels, 3, 2, 1)
@@ -120,8 +133,10 @@ class AttentionFusion(nn.Module):
             _Layer(config, shifted) for _ in range(config.blocks) for shifted in (False, True))
         self.up_half = ConvNormAct(2 * config.channels + half, half, 3, activation="prelu")
         self.up_full = ConvNormAct(half + full, full, 3, activation="prelu")
-        self.heads = nn.ModuleList((HeadConv(2 * config.channels, 3, 1), HeadConv(half, 3, 1),
-                                    HeadConv(full, 3, 3, padding=1)))
+        outputs = 4 if config.planes else 3
+        self.heads = nn.ModuleList((HeadConv(2 * config.channels, outputs, 1),
+                                    HeadConv(half, outputs, 1),
+                                    HeadConv(full, outputs, 3, padding=1)))
         for head in self.heads:
             assert isinstance(head, nn.Conv2d) and head.bias is not None
             nn.init.normal_(head.weight, std=1e-3)
@@ -160,17 +175,29 @@ class AttentionFusion(nn.Module):
         measured = torch.where(known, measured, aligned)
         confidence = torch.log(sigma + SIGMA_FLOOR_DIOPTERS) / 3
         gap = (measured - aligned).clamp(-2, 2)
+        surest = confidence
+        plane_start = plane_step = torch.zeros_like(measured)
+        of_planes: list[Tensor] = []
+        if self.config.planes:
+            planes = local_planes(measured, sigma, rgb)
+            most = LARGEST_PLANE_STEP * sigma
+            plane_step = (planes.diopters - measured).maximum(-most).minimum(most)
+            of_plane = torch.log(planes.sigma + SIGMA_FLOOR_DIOPTERS) / 3
+            plane_start = (6 * (confidence - of_plane)).clamp(-LARGEST_START_LOGIT,
+                                                              LARGEST_START_LOGIT)
+            surest = torch.minimum(confidence, of_plane)
+            of_planes = [4 * plane_step.clamp(-0.5, 0.5), of_plane]
         if self.config.judge_prior:
             of_prior = prior_deviation(aligned, measured, sigma, weight)
             trust = (torch.log(of_prior + SIGMA_FLOOR_DIOPTERS) / 3).expand_as(confidence)
-            start = (6 * (trust - confidence)).clamp(-LARGEST_START_LOGIT, LARGEST_START_LOGIT)
+            start = (6 * (trust - surest)).clamp(-LARGEST_START_LOGIT, LARGEST_START_LOGIT)
             unit = ((sigma + SIGMA_FLOOR_DIOPTERS) ** -2 + of_prior**-2) ** -0.5
         else:
             trust = (confidence < -0.6).float()  # σ below about 0.15 dioptre
             start, unit = 2 * (2 * trust - 1), torch.ones_like(confidence)
         full = self.full_features(torch.cat(
-            [rgb * 4 - 2, measured / 2 - 1, aligned.clamp(-1, 8) / 2 - 1, gap, confidence, trust],
-            1))
+            [rgb * 4 - 2, measured / 2 - 1, aligned.clamp(-1, 8) / 2 - 1, gap, confidence, trust,
+             *of_planes], 1))
         half = self.half_features(full)
         small = [F.avg_pool2d(t, 2) for t in (measured / 2 - 1, aligned.clamp(-1, 8) / 2 - 1,
                                               confidence)]
@@ -188,7 +215,11 @@ class AttentionFusion(nn.Module):
         for index, head in enumerate(raw):
             total = total + enlarge(head, 4 >> index)
             share = torch.sigmoid(total[:, :1] + start)
-            d = share * measured + (1 - share) * aligned + unit * total[:, 1:2]
-            log_sigma = (total[:, 2:] + torch.log(unit)).clamp(*LOG_SIGMA_RANGE)
-            results.append(FusedDepth(d, log_sigma, share, aligned))
+            of_focus, plane_share = measured, torch.zeros_like(share)
+            if self.config.planes:
+                plane_share = torch.sigmoid(total[:, 3:] + plane_start)
+                of_focus = measured + plane_share * plane_step
+            d = share * of_focus + (1 - share) * aligned + unit * total[:, 1:2]
+            log_sigma = (total[:, 2:3] + torch.log(unit)).clamp(*LOG_SIGMA_RANGE)
+            results.append(FusedDepth(d, log_sigma, share, aligned, plane_share))
         return results

@@ -65,7 +65,7 @@ class SweepDepthConfig:
         """Configuration from plain values, lists for tuples allowed.
 
         A volume that does not mention `defocus` is from before there was any, likewise a fusion
-        and `judge_prior`.
+        and `judge_prior` or `planes`.
         """
         def tuples(part: dict[str, Any]) -> dict[str, Any]:
             return {k: tuple(v) if isinstance(v, list) else v for k, v in part.items()}
@@ -74,7 +74,8 @@ class SweepDepthConfig:
             str(values["method"]),
             FocusVolumeConfig(**{"defocus": False, **tuples(values["volume"])}),
             DiFuseNetConfig.from_dict(dict(values["prior"])),
-            AttentionFusionConfig(**{"judge_prior": False, **tuples(values["attention"])}))
+            AttentionFusionConfig(**{"judge_prior": False, "planes": False,
+                                     **tuples(values["attention"])}))
 
 
 @dataclass(frozen=True)
