@@ -105,6 +105,30 @@ def test_more_incomplete_sets_than_the_queue_holds_end_oldest_first():
     assert bench.balance().pending == 3
 
 
+def test_the_newest_set_is_kept_when_one_view_brings_it_before_the_other_brings_older_ones():
+    bench = Bench(queue_size=5)
+    bench.send(100)
+    for stamp_ms in (*range(200, 230), 900):  # what a standstill left in the queue of this view
+        bench.send(stamp_ms, topics=(LEFT,))
+    for stamp_ms in (*range(860, 890), 900):
+        bench.send(stamp_ms, without=(LEFT,))
+    assert bench.stamps() == [100, 900]
+    assert set(bench.causes) == {"missing_left", "missing_right"}
+    assert bench.balance().received == 62 and bench.balance().pending == 0
+
+
+def test_a_restarted_source_is_not_kept_waiting_by_the_remains_of_what_it_sent_before():
+    bench = Bench(queue_size=2)
+    bench.send(900)
+    for stamp_ms in (910, 920):
+        bench.send(stamp_ms, topics=(LEFT,))
+    for stamp_ms in (100, 110, 120, 130):
+        bench.send(stamp_ms)
+    assert bench.stamps() == [900, 120, 130]
+    assert bench.causes.count("stamp_backwards") == 2
+    assert bench.causes.count("missing_right") == 2 and bench.balance().pending == 0
+
+
 def test_a_repeated_stamp_is_one_drop_however_its_parts_interleave():
     bench = Bench()
     bench.send(100)

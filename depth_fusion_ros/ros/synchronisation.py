@@ -119,6 +119,10 @@ class SetSynchroniser:
         if tuple(others) == self._others and self._waiting:
             return
         self._others = tuple(others)
+        self._join_anew()
+
+    def _join_anew(self) -> None:
+        """Make the time synchroniser afresh; it gets what waits."""
         kept = self._waiting
         self._waiting = {topic: kept.get(topic, OrderedDict()) for topic in self.required}
         self._filters = {topic: compat.SimpleFilter() for topic in self.required}
@@ -159,7 +163,10 @@ class SetSynchroniser:
         while len(waiting) > _REMEMBERED_SETS:
             waiting.popitem(last=False)
             self.unsynced[topic] += 1
-        pending = [entry for entry in self._entries.values() if entry.pending]
+        # By stamp, not by arrival: after a standstill one view's queue may bring the newest set
+        # before the other view's brings older ones.
+        pending = sorted((entry for entry in self._entries.values() if entry.pending),
+                         key=lambda entry: entry.stamp_ns)
         for entry in pending[: -self._queue_size]:
             self._end_incomplete(entry, f"{self._queue_size} newer sets are waiting")
         self._last_add_s = time.monotonic()
@@ -187,12 +194,11 @@ class SetSynchroniser:
         for entry in self._entries.values():
             if entry.pending:
                 self._on_drop(cause, sentence)
-        others, self._others = self._others, ()
         self._entries.clear()
         self._waiting = {}
         self._newest_ns = None
         self._backwards.clear()
-        self.require(others)
+        self._join_anew()
 
     # -- the ledger -----------------------------------------------------------------------------
 
@@ -238,12 +244,23 @@ class SetSynchroniser:
         if len(stamps) >= RESTART_AFTER_SETS:
             stamps.clear()
             self._newest_ns = None
+            self._end_newer_than(entry.stamp_ns)
             return
         entry.pending = False
         self._on_drop("stamp_backwards",
                       f"{self._openers[0]}: stamp = {_text(entry.stamp_ns)}: is older than "
                       f"{_text(newest_ns)} of the newest set, stamps must rise; check the "
                       f"driver's clock ({RESTART_AFTER_SETS} rising sets are taken for a restart)")
+
+    def _end_newer_than(self, stamp_ns: int) -> None:
+        """After a restart: the remains of before would push out everything, being newer."""
+        for entry in [e for e in self._entries.values() if e.pending and e.stamp_ns > stamp_ns]:
+            self._end_incomplete(entry, "the source was restarted")
+        for topic, waiting in self._waiting.items():
+            for newer_ns in [s for s in waiting if s > stamp_ns + self._tolerance_ns]:
+                del waiting[newer_ns]
+                self.unsynced[topic] += 1
+        self._join_anew()
 
     def _joined(self, *messages: Any) -> None:
         """Callback of the time synchroniser."""
